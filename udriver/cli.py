@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: MIT
+"""The command line: verbs, exit statuses, and one sentence for every error.
+
+Data goes to stdout, progress and notes to stderr. Composition: this side may know both others.
+"""
+
+from __future__ import annotations
+
+import enum
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import click
+
+from udriver import __version__
+from udriver.errors import Busy, DeviceGone, Timeout, UDriverError, Unsupported
+
+__all__ = ["Status", "main", "status_of"]
+
+
+class Status(enum.IntEnum):
+    """Exit statuses of every command."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NO_DEVICE = 3
+    PERMISSION = 4
+    BUSY = 5
+    LOST = 6
+    UNSUPPORTED = 7
+    TIMEOUT = 8
+    SKIPPED = 77
+    INTERRUPTED = 130
+
+
+_STATUS: list[tuple[type[BaseException], Status]] = [
+    (Busy, Status.BUSY),
+    (DeviceGone, Status.LOST),
+    (Unsupported, Status.UNSUPPORTED),
+    (Timeout, Status.TIMEOUT),
+    (FileNotFoundError, Status.NO_DEVICE),
+    (PermissionError, Status.PERMISSION),
+    (KeyboardInterrupt, Status.INTERRUPTED),
+    (click.Abort, Status.INTERRUPTED),
+    (click.UsageError, Status.USAGE),
+]
+
+
+def status_of(exc: BaseException) -> Status:
+    """The exit status that ``exc`` means."""
+    return next((status for kind, status in _STATUS if isinstance(exc, kind)), Status.FAILED)
+
+
+def sentence_of(exc: BaseException) -> str:
+    """What to print about ``exc``: one sentence."""
+    if isinstance(exc, (KeyboardInterrupt, click.Abort)):
+        return "interrupted; the port is restored"
+    if isinstance(exc, BrokenPipeError):
+        return "stdout was closed before the result was written; let its reader read to the end"
+    if isinstance(exc, click.UsageError):
+        command = exc.ctx.command_path if exc.ctx else "udriver"
+        return f"{exc.format_message().rstrip('.')}; `{command} --help` lists what is there"
+    if isinstance(exc, OSError) and not isinstance(exc, UDriverError):
+        return str(exc.strerror or exc)
+    return str(exc)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="udriver")
+def cli() -> None:
+    """Run a userspace serial driver: ISR, complete(), wait queue; on an adapter or on a pty.
+
+    \b
+    Exit status: 0 ok, 1 the check failed, 2 usage, 3 no such device, 4 permission denied,
+    5 busy, 6 device lost, 7 unsupported here, 8 timeout, 77 prerequisite missing, 130 interrupted.
+    """
+
+
+@cli.command()
+@click.argument("port", required=False)
+@click.option(
+    "--irq",
+    type=click.Choice(["signal", "select", "inline"]),
+    default="inline",
+    show_default=True,
+    help="How the interrupt is delivered.",
+)
+@click.option(
+    "-b",
+    "--baudrate",
+    "--baud",
+    type=click.IntRange(1, 100_000_000),
+    default=115200,
+    show_default=True,
+)
+@click.option(
+    "-d", "--databits", type=click.Choice(["5", "6", "7", "8"]), default="8", show_default=True
+)
+@click.option(
+    "-p",
+    "--parity",
+    type=click.Choice(["none", "even", "odd", "mark", "space"]),
+    default="none",
+    show_default=True,
+)
+@click.option("-s", "--stopbits", type=click.Choice(["1", "2"]), default="1", show_default=True)
+@click.option(
+    "-f", "--flow", type=click.Choice(["none", "hard", "soft"]), default="none", show_default=True
+)
+@click.option(
+    "--dtr",
+    type=click.Choice(["keep", "on", "off"]),
+    default="keep",
+    show_default=True,
+    help="What opening does to DTR and RTS; keep does not reset a board.",
+)
+@click.option("--frames", type=click.IntRange(1), help="How many frames; default 1000.")
+@click.option(
+    "--duration",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="Run so long instead of so many frames.",
+)
+@click.option(
+    "--size", type=click.IntRange(1, 65536), default=64, show_default=True, help="Bytes in a frame."
+)
+@click.option(
+    "--file",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Send this file through the wire instead, and compare SHA-256.",
+)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(0, min_open=True),
+    metavar="SECONDS",
+    help="How long to wait for a frame; default 1 s and what it takes on the wire twice.",
+)
+@click.option(
+    "--max-p99-us",
+    type=click.FloatRange(0, min_open=True),
+    help="Fail if the p99 of the latency is above so many microseconds.",
+)
+@click.option(
+    "--on-full",
+    type=click.Choice(["throttle", "drop"]),
+    default="throttle",
+    show_default=True,
+    help="When the kfifo is full: hold the device back, or drop.",
+)
+@click.option(
+    "--fifo-size",
+    type=click.IntRange(1024, 2**26),
+    default=65536,
+    show_default=True,
+    help="Bytes in the kfifo; rounded up to a power of two.",
+)
+@click.option("--paced", is_flag=True, help="Let the built-in pty take as long as the baud rate.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def run(**options: Any) -> None:
+    """Drive frames through PORT and back, and check every byte.
+
+    PORT is a path, a name in /dev/serial/by-id, VID:PID[:SERIAL] or "pty"; without one it is
+    $UDRIVER_PORT or the built-in pty. An adapter needs TX wired to RX.
+    """
+    from udriver.cli_run import run_command
+
+    raise SystemExit(run_command(**options))
+
+
+@cli.command()
+@click.option(
+    "--wiring",
+    type=click.Choice(["jumper", "echo"]),
+    default="jumper",
+    show_default=True,
+    help="What hangs on the wire.",
+)
+@click.option("--script", type=click.Path(path_type=Path), help="A scripted device instead.")
+@click.option("--paced", is_flag=True, help="Take as long as the baud rate.")
+@click.option("--link", type=click.Path(path_type=Path), help="A symbolic link to the path.")
+def sim(wiring: str, script: Path | None, paced: bool, link: Path | None) -> None:
+    """Print the path of a simulated device, and serve it until end of file on stdin."""
+    from udriver_hw import loopback
+
+    arguments = ["--wiring", wiring] if script is None else ["--script", str(script)]
+    arguments += ["--paced"] * paced
+    arguments += ["--link", str(link)] if link else []
+    raise SystemExit(loopback.main(arguments))
+
+
+@cli.command()
+@click.option(
+    "--posts",
+    type=click.IntRange(1),
+    default=10_000_000,
+    show_default=True,
+    help="How many complete() in all.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 64),
+    default=2,
+    show_default=True,
+    help="Posting threads, and as many consuming ones.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def soak(posts: int, threads: int, as_json: bool) -> None:
+    """Post completions from threads and signal handlers; check each is consumed exactly once."""
+    from udriver.cli_soak import soak_command
+
+    raise SystemExit(soak_command(posts, threads, as_json))
+
+
+@cli.command()
+@click.argument("port", required=False)
+@click.option(
+    "--irq",
+    type=click.Choice(["signal", "select", "inline"]),
+    default="inline",
+    show_default=True,
+    help="How the interrupt is delivered.",
+)
+@click.option("--frames", type=click.IntRange(1, 1000), default=1, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of columns.")
+def trace(port: str | None, irq: str, frames: int, as_json: bool) -> None:
+    """Print each station of the data path, in order, with microseconds, for a few frames."""
+    from udriver.cli_trace import trace_command
+
+    raise SystemExit(trace_command(port, irq, frames, as_json))
+
+
+def _terminate(signum: int, frame: object) -> NoReturn:
+    raise SystemExit(128 + signum)  # so that `finally` restores the port
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run a command and exit with its status; no traceback reaches a user."""
+    signal.signal(signal.SIGTERM, _terminate)
+    signal.signal(signal.SIGHUP, _terminate)
+    try:
+        cli.main(arguments, prog_name="udriver", standalone_mode=False)
+        sys.stdout.flush()
+    except SystemExit as exc:
+        status = exc.code if isinstance(exc.code, int) else Status.FAILED
+    except click.exceptions.Exit as exc:
+        status = exc.exit_code
+    except (
+        OSError,
+        UDriverError,
+        ValueError,
+        KeyboardInterrupt,
+        click.ClickException,
+        click.Abort,
+    ) as exc:
+        print(f"udriver: {sentence_of(exc)}", file=sys.stderr)
+        status = status_of(exc)
+    else:
+        status = Status.OK
+    _leave(status)
+
+
+def _leave(status: int) -> NoReturn:
+    """Exit; a stdout that nobody reads any more is an error, but not a traceback."""
+    try:
+        sys.stdout.flush()
+    except (BrokenPipeError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more at exit
+        if status == Status.OK:
+            print(f"udriver: {sentence_of(BrokenPipeError())}", file=sys.stderr)
+            status = Status.FAILED
+    sys.exit(status)

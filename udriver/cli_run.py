@@ -1,0 +1,232 @@
+# SPDX-License-Identifier: MIT
+"""Composition. ``udriver run``: bring the driver up, send, check, report."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from udriver.cli import Status, sentence_of, status_of
+from udriver.drivers.port import Line
+from udriver.drivers.usbserial import UsbSerial
+from udriver.errors import DeviceGone, Timeout
+from udriver.kernel import sched
+from udriver.target import Target, open_target
+from udriver.traffic import Tally, send_file, send_frames
+
+__all__ = ["run_command"]
+
+SCHEMA = "udriver.run/1"
+PARITY = {"none": "N", "even": "E", "odd": "O", "mark": "M", "space": "S"}
+
+
+def run_command(**options: Any) -> int:
+    """Do what ``udriver run`` is asked to; give the exit status."""
+    line = Line(
+        baudrate=options["baudrate"],
+        bytesize=int(options["databits"]),
+        parity=PARITY[options["parity"]],
+        stopbits=int(options["stopbits"]),
+        rtscts=options["flow"] == "hard",
+        xonxoff=options["flow"] == "soft",
+    )
+    if options["file"] and (options["frames"] or options["duration"]):
+        raise click.UsageError("--file is sent once: give it without --frames and --duration")
+    with contextlib.ExitStack() as stack:
+        source = stack.enter_context(_source(options["file"])) if options["file"] else None
+        target = stack.enter_context(open_target(options["port"], paced=options["paced"]))
+        driver = stack.enter_context(
+            UsbSerial.open(
+                target.path,
+                line=line,
+                dtr=options["dtr"],
+                irqchip=options["irq"],
+                fifo_size=options["fifo_size"],
+                on_full=options["on_full"],
+            )
+        )
+        print(
+            f"udriver: {target.path}, {line}, {options['irq']} interrupts ({target.reason})",
+            file=sys.stderr,
+        )
+        return _drive(driver, target, source, options)
+
+
+@contextlib.contextmanager
+def _source(path: Path) -> Iterator[BinaryIO]:
+    try:
+        if not path.is_file():
+            raise click.UsageError(f"--file {path} is not a regular file")
+        with path.open("rb") as source:
+            if not path.stat().st_size:
+                raise click.UsageError(f"--file {path} is empty, so nothing would be sent")
+            yield source
+    except OSError as exc:
+        if exc.filename != str(path):
+            raise
+        raise click.UsageError(f"--file {path} cannot be read: {exc.strerror}") from None
+
+
+def _drive(
+    driver: UsbSerial, target: Target, source: BinaryIO | None, options: dict[str, Any]
+) -> int:
+    tally = Tally()
+    ended: BaseException | None = None
+    before = sched.active().current().nvcsw
+    try:
+        _send(driver, tally, source, options)
+    except (Timeout, DeviceGone, KeyboardInterrupt, SystemExit) as exc:
+        ended = exc
+    wakeups = sched.active().current().nvcsw - before
+    report = _report(driver, target, tally, wakeups, options)
+    print(json.dumps(report), flush=True) if options["as_json"] else _print_table(report)
+    return _verdict(report, tally, ended, options["max_p99_us"])
+
+
+def _send(
+    driver: UsbSerial, tally: Tally, source: BinaryIO | None, options: dict[str, Any]
+) -> None:
+    frames = options["frames"] or (None if options["duration"] else 1000)
+    end = time.monotonic() + options["duration"] if options["duration"] else None
+    size = options["size"]
+    char = driver.port.line.bits_per_char / driver.port.line.baudrate
+    in_flight = driver.fifo.size // 2 if source else size
+    timeout = options["timeout"] or 1 + 2 * in_flight * char
+    total = Path(options["file"]).stat().st_size if source else frames
+
+    def more(tally: Tally) -> bool:
+        return (frames is None or tally.frames < frames) and (end is None or time.monotonic() < end)
+
+    with _bar(total, "bytes" if source else "frames") as progress:
+        if source is not None:
+            send_file(driver, tally, source, timeout, progress)
+        else:
+            send_frames(driver, tally, size, more, timeout, progress)
+
+
+@contextlib.contextmanager
+def _bar(total: int | None, unit: str) -> Iterator[Callable[[Tally], None]]:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda tally: None
+        return
+    columns = (
+        TextColumn("{task.completed}/{task.total} " + unit),
+        BarColumn(),
+        TimeRemainingColumn(),
+    )
+    shown = 0.0
+    with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
+        task = progress.add_task(unit, total=total)
+
+        def update(tally: Tally) -> None:
+            nonlocal shown
+            if tally.elapsed - shown > 0.1:  # drawing costs more than a frame does
+                shown = tally.elapsed
+                progress.update(task, completed=getattr(tally, unit), refresh=True)
+
+        yield update
+
+
+def _report(
+    driver: UsbSerial, target: Target, tally: Tally, wakeups: int, options: dict[str, Any]
+) -> dict[str, Any]:
+    stats = driver.stats()
+    rate = tally.bytes / tally.elapsed if tally.elapsed else 0.0
+    line = driver.port.line
+    icount = driver.port.icount() if not driver.gone else None
+    percentile = tally.latency_ns.get_value_at_percentile
+    return {
+        "schema": SCHEMA,
+        "port": target.path,
+        "rung": target.rung,
+        "reason": target.reason,
+        "irq": options["irq"],
+        "line": str(line),
+        "frames": tally.frames,
+        "bytes": tally.bytes,
+        "errors": tally.errors,
+        "lost": tally.lost,
+        "dropped": stats.dropped,
+        "elapsed_s": round(tally.elapsed, 6),
+        "bytes_per_s": round(rate, 1),
+        "line_rate_percent": round(100 * rate * line.bits_per_char / line.baudrate, 2),
+        "latency_us": {
+            "p50": percentile(50) / 1000,
+            "p99": percentile(99) / 1000,
+            "p999": percentile(99.9) / 1000,
+            "max": tally.latency_ns.get_max_value() / 1000,
+        },
+        "interrupts": stats.irq.count,
+        "missed": stats.irq.missed,
+        "spurious": stats.irq.spurious,
+        "drains_per_interrupt": round(stats.drains / stats.irq.count, 3) if stats.irq.count else 0,
+        "wakeups": wakeups,
+        "throttles": stats.throttles,
+        "low_latency": driver.port.low_latency,
+        "icount": asdict(icount) if icount else None,
+        **({"file": str(options["file"]), "sha256": tally.sha256} if options["file"] else {}),
+    }
+
+
+def _print_table(report: dict[str, Any]) -> None:
+    table = Table(show_header=False, title=f"{report['port']}, {report['irq']} interrupts")
+    latency = report["latency_us"]
+    rows = {
+        "frames": f"{report['frames']:,}",
+        "bytes": f"{report['bytes']:,}",
+        "errors, lost, dropped": f"{report['errors']}, {report['lost']}, {report['dropped']}",
+        "bytes/s": f"{report['bytes_per_s']:,.0f} ({report['line_rate_percent']} % of {report['line']})",
+        "latency p50 / p99 / p99.9 / max": " / ".join(f"{us:,.1f}" for us in latency.values())
+        + " us",
+        "interrupts, missed": f"{report['interrupts']:,}, {report['missed']:,}",
+        "drains per interrupt": str(report["drains_per_interrupt"]),
+        "wakeups": f"{report['wakeups']:,}",
+        "line errors": _line_errors(report["icount"]),
+    }
+    if "sha256" in report:
+        rows["SHA-256 of what came back"] = str(report["sha256"])
+    for name, value in rows.items():
+        table.add_row(name, value)
+    Console().print(table)
+
+
+def _line_errors(icount: dict[str, int] | None) -> str:
+    if icount is None:
+        return "not counted by this tty"
+    kinds = ("frame", "parity", "overrun", "buf_overrun", "brk")
+    return ", ".join(f"{kind} {icount[kind]}" for kind in kinds)
+
+
+def _verdict(
+    report: dict[str, Any], tally: Tally, ended: BaseException | None, max_p99_us: float | None
+) -> int:
+    p99 = report["latency_us"]["p99"]
+    if isinstance(ended, SystemExit):
+        raise ended
+    if ended is not None:
+        complaint, status = sentence_of(ended), status_of(ended)
+    elif tally.errors or tally.lost:
+        complaint = (
+            f"{tally.errors} wrong and {tally.lost} lost on {report['port']}; "
+            "is TX wired to RX, and nothing else writing?"
+        )
+        status = Status.FAILED
+    elif max_p99_us is not None and p99 > max_p99_us:
+        complaint = f"p99 is {p99} us, above --max-p99-us {max_p99_us:g}; try another --irq"
+        status = Status.FAILED
+    else:
+        return Status.OK
+    print(f"udriver: {complaint}", file=sys.stderr)
+    return status

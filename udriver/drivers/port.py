@@ -1,0 +1,320 @@
+# SPDX-License-Identifier: MIT
+"""Process context. The tty: opened raw, exclusive for real, put back as it was.
+
+pyserial sets the line; what it cannot do is done here: TIOCEXCL on top of its flock (which
+alone keeps out only those who also ask), the name of whoever holds the port, no change to
+DTR and RTS unless asked, the speed the kernel really set, and VMIN=1, without which an empty
+tty and a hung-up one both read as b"".
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+import struct
+import termios
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import serial
+
+from udriver.drivers.holders import holders
+from udriver.errors import Busy, UDriverError, Unsupported
+
+__all__ = ["Icount", "Line", "Port"]
+
+# asm-generic/ioctls.h; pyserial and termios have no names for these
+TIOCGEXCL = 0x80045440
+TCGETS2 = 0x802C542A
+TIOCGICOUNT = 0x545D
+TIOCSERGETLSR = 0x5459
+TIOCSER_TEMT = 0x01
+
+TIOCM_DTR = termios.TIOCM_DTR
+TIOCM_RTS = termios.TIOCM_RTS
+
+Dtr = Literal["keep", "on", "off"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """How the line is set, in pyserial's words."""
+
+    baudrate: int = 115200
+    bytesize: int = 8
+    parity: str = "N"
+    stopbits: float = 1
+    rtscts: bool = False
+    xonxoff: bool = False
+
+    def __str__(self) -> str:
+        stop = f"{self.stopbits:g}"
+        return f"{self.baudrate} {self.bytesize}{self.parity}{stop}"
+
+    @property
+    def bits_per_char(self) -> float:
+        """Start, data, parity and stop bits: what one byte takes on the wire."""
+        return 1 + self.bytesize + (self.parity != "N") + self.stopbits
+
+
+@dataclass(frozen=True, slots=True)
+class Icount:
+    """``struct serial_icounter_struct`` (linux/serial.h): what the kernel counted on this line."""
+
+    cts: int
+    dsr: int
+    rng: int
+    dcd: int
+    rx: int
+    tx: int
+    frame: int
+    overrun: int
+    parity: int
+    brk: int
+    buf_overrun: int
+
+
+class Port:
+    """An open tty. ``path`` as given, ``device`` the node itself, ``fd`` non-blocking.
+
+    ``discarded`` is how many bytes lay in the tty from before and were flushed by opening.
+    Raises FileNotFoundError, PermissionError, Busy, Unsupported, UDriverError; each message is a
+    whole sentence with the next thing to do.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        line: Line | None = None,
+        *,
+        dtr: Dtr = "keep",
+        exclusive: bool = True,
+        low_latency: bool = True,
+    ) -> None:
+        self.path = os.fspath(path)
+        self.device = os.path.realpath(self.path)
+        self.line = line or Line()
+        self.exclusive = exclusive
+        probe = self._open_node()
+        try:
+            if exclusive:
+                self._refuse_if_held(probe)
+            self._found = termios.tcgetattr(probe)
+            self.discarded = _in_waiting(probe)
+            self._serial = self._open_serial(_modem_lines(probe), dtr)
+        finally:
+            os.close(probe)
+        try:
+            self.fd = self._serial.fileno()
+            self._finish_setup()
+            self.low_latency = low_latency and self._set_low_latency()
+        except BaseException:
+            self.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<Port {self.path} {self.line}>"
+
+    @property
+    def name(self) -> str:
+        """The short name for messages, ``ttyUSB0``."""
+        return self.device.removeprefix("/dev/")
+
+    # opening
+
+    def _open_node(self) -> int:
+        try:
+            if not stat.S_ISCHR(os.stat(self.path).st_mode):
+                raise UDriverError(
+                    f"{self.path} is not a serial port but {_kind(self.path)}; "
+                    "`udriver run` without PORT uses the built-in pty"
+                )
+            fd = os.open(self.path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as exc:
+            raise self._open_error(exc) from None
+        if not os.isatty(fd):
+            os.close(fd)
+            raise UDriverError(
+                f"{self.path} is a character device but not a tty; give a /dev/tty* or /dev/pts path"
+            )
+        return fd
+
+    def _open_error(self, exc: OSError) -> Exception:
+        if isinstance(exc, UDriverError):
+            return exc
+        if exc.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENXIO, errno.ENODEV):
+            return FileNotFoundError(
+                errno.ENOENT,
+                f"{self.path}: no such device; plug it in, or leave PORT out to use the pty",
+            )
+        if exc.errno in (errno.EACCES, errno.EPERM):
+            group = _group(self.path)
+            return PermissionError(
+                errno.EACCES,
+                f"{self.path}: permission denied; "
+                f"`sudo usermod -aG {group} $USER` and a new login give access",
+            )
+        if exc.errno == errno.EBUSY:
+            return self._busy()
+        return UDriverError(f"{self.path}: cannot be opened: {os.strerror(exc.errno or 0)}")
+
+    def _busy(self) -> Busy:
+        found = ", ".join(map(str, holders(self.device))) or "this process, or one of another user"
+        return Busy(f"{self.path} is held by {found}; stop that program or choose another port")
+
+    def _refuse_if_held(self, fd: int) -> None:
+        """Root passes TIOCEXCL and nobody is stopped by flock alone, so look ourselves first."""
+        exclusive = struct.unpack("i", fcntl.ioctl(fd, TIOCGEXCL, bytes(4)))[0]
+        if exclusive or holders(self.device):
+            raise self._busy()
+
+    def _open_serial(self, modem: int | None, dtr: Dtr) -> serial.Serial:
+        port = serial.Serial()
+        port.port = self.path
+        port.timeout = 0
+        port.exclusive = True if self.exclusive else None
+        try:
+            port.baudrate = self.line.baudrate
+            port.bytesize = self.line.bytesize
+            port.parity = self.line.parity
+            port.stopbits = self.line.stopbits
+        except ValueError as exc:
+            raise Unsupported(f"{self.path}: {exc}; pyserial knows no such setting") from None
+        port.rtscts = self.line.rtscts
+        port.xonxoff = self.line.xonxoff
+        # the kernel raised both by opening the first fd; pyserial writes what it finds here, and
+        # writing the same again is no edge, so a board that resets on DTR sees none from us
+        port.dtr = bool(modem is None or modem & TIOCM_DTR) if dtr == "keep" else dtr == "on"
+        port.rts = bool(modem is None or modem & TIOCM_RTS) if dtr == "keep" else dtr == "on"
+        try:
+            port.open()
+        except (ValueError, OverflowError, termios.error, struct.error) as exc:
+            self._restore_after_refusal()
+            raise Unsupported(
+                f"{self.path} refuses {self.line} ({exc}); ask for another baud rate or framing"
+            ) from None
+        except serial.SerialException as exc:
+            self._restore_after_refusal()
+            if exc.errno in (errno.EAGAIN, errno.EBUSY):
+                raise self._busy() from None
+            raise self._open_error(exc) from None
+        return port
+
+    def _restore_after_refusal(self) -> None:
+        try:
+            fd = os.open(self.path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return
+        try:
+            termios.tcsetattr(fd, termios.TCSANOW, self._found)
+        except termios.error:
+            pass
+        finally:
+            os.close(fd)
+
+    def _finish_setup(self) -> None:
+        if self.exclusive:
+            fcntl.ioctl(self.fd, termios.TIOCEXCL)
+        attributes = termios.tcgetattr(self.fd)
+        attributes[6][termios.VMIN] = 1
+        termios.tcsetattr(self.fd, termios.TCSANOW, attributes)
+        # a driver that cannot do a speed says so only here: tcsetattr succeeds all the same
+        speed = struct.unpack("II", fcntl.ioctl(self.fd, TCGETS2, bytes(44))[36:44])[1]
+        if abs(speed - self.line.baudrate) > 0.03 * self.line.baudrate:
+            raise Unsupported(
+                f"{self.path} set {speed} baud where {self.line.baudrate} was asked; "
+                "ask for a baud rate the device can do"
+            )
+
+    def _set_low_latency(self) -> bool:
+        try:
+            self._serial.set_low_latency_mode(True)
+        except (OSError, ValueError):
+            return False  # a pty has no such thing, and some drivers do not either
+        return True
+
+    # in use
+
+    def out_waiting(self) -> int:
+        """Bytes that the kernel still holds for the wire (TIOCOUTQ), 0 on a pty."""
+        return int(struct.unpack("i", fcntl.ioctl(self.fd, termios.TIOCOUTQ, bytes(4)))[0])
+
+    def in_waiting(self) -> int:
+        """Bytes in the tty's own FIFO (FIONREAD)."""
+        return _in_waiting(self.fd)
+
+    def transmitter_empty(self) -> bool:
+        """Whether the last bit has left: TIOCOUTQ is 0 and TEMT set, where the driver tells it."""
+        if self.out_waiting():
+            return False
+        try:
+            status = fcntl.ioctl(self.fd, TIOCSERGETLSR, bytes(4))
+        except OSError as exc:
+            if exc.errno == errno.EIO:
+                raise
+            return True  # ENOTTY, EINVAL: no such register, and nothing is queued
+        return bool(struct.unpack("I", status)[0] & TIOCSER_TEMT)
+
+    def icount(self) -> Icount | None:
+        """The kernel's counters of this line (TIOCGICOUNT), None where the tty has none."""
+        try:
+            raw = fcntl.ioctl(self.fd, TIOCGICOUNT, bytes(80))
+        except OSError:
+            return None
+        return Icount(*struct.unpack("11i", raw[:44]))
+
+    def modem_lines(self) -> int:
+        """CTS, DSR, RI, DCD, DTR, RTS as TIOCM_* bits. Raises Unsupported where there are none."""
+        lines = _modem_lines(self.fd)
+        if lines is None:
+            raise Unsupported(f"{self.path} has no modem lines; use an adapter, a pty has none")
+        return lines
+
+    def abandon(self) -> None:
+        """Close this process's copy and touch nothing: after fork() the settings are the parent's."""
+        self._serial.close()
+
+    def close(self) -> None:
+        """Give the tty back as it was found: termios, exclusivity, locks. May be repeated."""
+        if not self._serial.is_open:
+            return
+        try:
+            # on a pty whose other end stopped reading, and on a slow line, TCSANOW does not wait
+            termios.tcsetattr(self.fd, termios.TCSANOW, self._found)
+            if self.exclusive:
+                fcntl.ioctl(self.fd, termios.TIOCNXCL)
+        except (OSError, termios.error):
+            pass  # hung up: the tty that had these settings is gone
+        self._serial.close()
+
+
+def _in_waiting(fd: int) -> int:
+    return int(struct.unpack("i", fcntl.ioctl(fd, termios.FIONREAD, bytes(4)))[0])
+
+
+def _modem_lines(fd: int) -> int | None:
+    try:
+        return int(struct.unpack("I", fcntl.ioctl(fd, termios.TIOCMGET, bytes(4)))[0])
+    except OSError:
+        return None
+
+
+def _kind(path: str) -> str:
+    mode = os.stat(path).st_mode
+    return {
+        stat.S_IFDIR: "a directory",
+        stat.S_IFREG: "a regular file",
+        stat.S_IFIFO: "a pipe",
+        stat.S_IFSOCK: "a socket",
+        stat.S_IFBLK: "a block device",
+    }.get(stat.S_IFMT(mode), "something else")
+
+
+def _group(path: str) -> str:
+    try:
+        return Path(path).group()
+    except (OSError, KeyError):
+        return "dialout"

@@ -1,0 +1,486 @@
+# SPDX-License-Identifier: MIT
+"""THE driver: tty FIFO -> isr (hardirq) -> kfifo -> complete() -> reader (process context).
+
+1. The ISR never waits. It drains the tty until there is no more, then completes.
+2. Only the ISR puts bytes into the kfifo, only the one reader whose turn it is takes them out.
+3. The ISR completes by state ("there are bytes"), so a run that was cut short is repaired by
+   the next one; a reader looks at the kfifo again after each wait.
+4. A device that is gone is gone for good: complete_all() on everything anybody waits for, once.
+   Its bytes that were received are still read first.
+5. A turn (read, write, flush) is a completion with one token, not a lock: who waits for it
+   sleeps as any other waiter, and wakes when the device goes.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import threading
+import time
+import weakref
+from dataclasses import dataclass
+from typing import Any, Literal, Self
+
+from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
+from udriver.drivers.port import Port
+from udriver.drivers.transmitter import Transmitter
+from udriver.errors import DeviceGone, Timeout, UDriverError
+from udriver.kernel import tracepoint
+from udriver.kernel.completion import Completion, complete, complete_all, completion_done
+from udriver.kernel.irq import (
+    IRQ_HANDLED,
+    IRQ_NONE,
+    IrqReturn,
+    IrqStat,
+    free_irq,
+    irq_stat,
+    request_irq,
+)
+from udriver.kernel.kfifo import Kfifo
+
+__all__ = ["Stats", "UsbSerial"]
+
+GONE = select.EPOLLHUP | select.EPOLLERR
+OnFull = Literal["throttle", "drop"]
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What the driver counted since it was opened; bytes unless said otherwise.
+
+    ``received`` came out of the tty: ``read`` of them were read, ``dropped`` were thrown away
+    because the kfifo was full, ``buffered`` are still in it. ``discarded`` lay in the tty before.
+    ``drains`` are the reads of the tty that gave something, in ``irq.count`` interrupts.
+    """
+
+    received: int
+    read: int
+    dropped: int
+    buffered: int
+    discarded: int
+    written: int
+    drains: int
+    throttles: int
+    high_water: int
+    irq: IrqStat
+
+
+class UsbSerial:
+    """A driver on one port. ``irqchip`` is "signal", "select", "inline" or a chip of one's own.
+
+    ``fifo_size`` in bytes is the kfifo's; ``on_full`` says what happens when it is full:
+    ``throttle`` leaves the bytes in the tty, which then holds the device back, ``drop`` throws
+    the newest away and counts them. Timeouts are seconds per call, None for none.
+
+    After the device has gone every call raises DeviceGone.
+    """
+
+    def __init__(
+        self,
+        port: Port,
+        irqchip: str | FdIrqChip = "inline",
+        *,
+        fifo_size: int = 65536,
+        on_full: OnFull = "throttle",
+    ) -> None:
+        self.port = port
+        self.chip = IRQCHIPS[irqchip] if isinstance(irqchip, str) else irqchip
+        self.fifo = Kfifo(fifo_size)
+        self._drop = on_full == "drop"
+        self.rx_ready = Completion(f"rx_ready of {port.name}")
+        self.tx_room = Completion(f"tx_room of {port.name}")
+        self.tx_empty = Completion(f"tx_empty of {port.name}")
+        self._read_turn = Completion(f"read turn of {port.name}")
+        self._write_turn = Completion(f"write turn of {port.name}")
+        self._gone: Exception | None = None
+        self._rx_on = True
+        self._tx_on = False
+        self._inside: list[int] = []
+        self._quiet = Completion(f"{port.name} quiet")
+        self._received = self._dropped = self._drains = self._throttles = self._written = 0
+        self._read = 0
+        self._scratch = memoryview(bytearray(4096))
+        self._transmitter: Transmitter | None = None
+        self._closed = False
+        self._final_irq: IrqStat
+        complete(self._read_turn)
+        complete(self._write_turn)
+        self._probe()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], **options: Any) -> Self:
+        """Open ``path`` and bring the driver up on it; options of Port and UsbSerial together."""
+        mine = {"irqchip", "fifo_size", "on_full"}
+        port = Port(path, **{key: options[key] for key in options if key not in mine})
+        try:
+            return cls(port, **{key: options[key] for key in options if key in mine})
+        except BaseException:
+            port.close()
+            raise
+
+    def _probe(self) -> None:
+        self.irq = self.chip.attach(self.port.fd, self.port.name)
+        try:
+            request_irq(self.irq, self.isr, 0, self.port.name, self)
+        except BaseException:
+            self.chip.detach(self.irq)
+            raise
+        _open_drivers.add(self)
+        _refuse_in_children()
+
+    def close(self) -> None:
+        """Remove the driver: wake everybody with DeviceGone, end the line, restore the port."""
+        if self._closed:
+            return
+        self._closed = True
+        self._end(DeviceGone(f"{self.port.path} was closed"))
+        # nobody may still use the fd: its number will soon be another file's
+        while any(ident != threading.get_ident() for ident in self._inside):
+            self._quiet.wait()
+        free_irq(self.irq, self)
+        if self._transmitter is not None:
+            self._transmitter.stop()
+        self._final_irq = irq_stat(self.irq)
+        self.chip.detach(self.irq)
+        _open_drivers.discard(self)
+        self.port.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<UsbSerial {self.port.path} irq={self.irq} {self.chip.name}>"
+
+    # hardirq
+
+    def isr(self, irq: int, dev_id: object) -> IrqReturn:
+        """Drain the tty into the kfifo, say so; say when there is room to write.
+
+        Context: Hardirq context.
+        """
+        status = self.chip.status(irq)
+        if not status:
+            return IRQ_NONE
+        if status & OUT and self._tx_on:
+            self._tx_on = False
+            self._set_interest()
+            complete(self.tx_room)
+        if status & (IN | GONE):
+            self._drain(bool(status & GONE))
+            if len(self.fifo) and not completion_done(self.rx_ready):
+                complete(self.rx_ready)
+        return IRQ_HANDLED
+
+    def _drain(self, hung_up: bool) -> None:
+        while self._gone is None:
+            room = self.fifo.dma_in_prepare()
+            if not room and not self._drop:
+                if hung_up:
+                    self._hangup("hung up")
+                elif self._throttle():
+                    return
+                continue
+            segments = room or [self._scratch]
+            asked = sum(map(len, segments))
+            count: list[int] = []
+            try:
+                # read and remember in one C call: a signal handler may raise between any two
+                count.extend(map(os.readv, (self.port.fd,), (segments,)))
+            except BlockingIOError:
+                return
+            except OSError as exc:  # EIO: hung up
+                self._hangup(os.strerror(exc.errno or errno.EIO))
+                return
+            finally:
+                if count:
+                    self._account(count[0], dropped=not room)
+            if count[0] == 0:  # VMIN is 1, so nothing to read would be EAGAIN
+                self._hangup("hung up")
+            elif count[0] < asked and not hung_up:
+                return  # drained: what comes now raises the line again, one read(2) less
+
+    def _account(self, count: int, *, dropped: bool) -> None:
+        self._received += count
+        self._drains += 1
+        if dropped:
+            self._dropped += count
+            return
+        self.fifo.dma_in_finish(count)
+        if tracepoint.ring is not None:
+            tracepoint.ring("kfifo_in", self.port.name, count, len(self.fifo))
+
+    def _throttle(self) -> bool:
+        """Leave the rest in the tty. False if a reader made room meanwhile."""
+        self._throttles += 1
+        self._rx_on = False
+        # room is looked at after the flag, so that either we see it or the reader sees the flag
+        if self.fifo.avail:
+            self._rx_on = True
+        self._set_interest()
+        return not self._rx_on
+
+    def _set_interest(self) -> None:
+        """Tell the chip what the two flags say; ISR and process context may do so at once."""
+        while True:
+            events = (IN if self._rx_on else 0) | (OUT if self._tx_on else 0)
+            self.chip.set_interest(self.irq, events)
+            if events == (IN if self._rx_on else 0) | (OUT if self._tx_on else 0):
+                return  # else a flag changed meanwhile, and whoever wrote last wrote the old
+
+    def _hangup(self, cause: str) -> None:
+        self._end(DeviceGone(f"{self.port.path} is gone ({cause}); plug it in and open it again"))
+        self.chip.irq_mask(self.irq)
+        if tracepoint.ring is not None:
+            tracepoint.ring("hangup", self.port.name)
+
+    def _end(self, gone: Exception) -> None:
+        if self._gone is None:
+            self._gone = gone
+        for completion in (self.rx_ready, self.tx_room, self.tx_empty):
+            complete_all(completion)
+        for turn in (self._read_turn, self._write_turn):
+            complete_all(turn)
+
+    # process context
+
+    def read(self, size: int = 65536, timeout: float | None = None) -> bytes:
+        """At least one byte and at most ``size``, as soon as there are any."""
+        deadline = _deadline(timeout)
+        with _Turn(self, self._read_turn, deadline, "read"):
+            self._wait_for_bytes(1, deadline, timeout)
+            return self._take(size)
+
+    def readexactly(self, size: int, timeout: float | None = None) -> bytes:
+        """Exactly ``size`` bytes. On Timeout or DeviceGone what did come is in ``exc.partial``.
+
+        Nothing is lost there: up to the kfifo's size the bytes also stay for the next read, and
+        ``partial`` is empty; only what is longer has to be taken out meanwhile.
+        """
+        deadline = _deadline(timeout)
+        with _Turn(self, self._read_turn, deadline, "read"):
+            if size <= self.fifo.size:
+                self._wait_for_bytes(size, deadline, timeout)
+                return self._take(size)
+            data = bytearray()
+            try:
+                while len(data) < size:
+                    self._wait_for_bytes(1, deadline, timeout)
+                    data += self._take(size - len(data))
+            except (Timeout, DeviceGone) as exc:
+                exc.partial = bytes(data)
+                raise
+            return bytes(data)
+
+    def readline(self, timeout: float | None = None, limit: int | None = None) -> bytes:
+        r"""Bytes up to and with the first ``\n``; or ``limit`` bytes, the kfifo's size by default."""
+        limit = min(limit or self.fifo.size, self.fifo.size)
+        deadline = _deadline(timeout)
+        with _Turn(self, self._read_turn, deadline, "read"):
+            known = 0
+            while True:
+                self._wait_for_bytes(known + 1, deadline, timeout)
+                length = self.fifo.find(0x0A, limit)
+                known = min(len(self.fifo), limit)
+                if length or known == limit:
+                    return self._take(length or limit)
+
+    def write(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> int:
+        """Hand all of ``data`` to the tty; give its length. Timeout.transferred says how far it got."""
+        deadline = _deadline(timeout)
+        with _Turn(self, self._write_turn, deadline, "write"):
+            view = memoryview(data)
+            sent = 0
+            while sent < len(view):
+                count = self._write_some(view[sent:])
+                sent += count
+                self._written += count
+                if sent < len(view):
+                    self._wait_for_room(deadline, timeout, sent)
+            if tracepoint.ring is not None:
+                tracepoint.ring("tty_write", self.port.name, sent)
+            return sent
+
+    def transact(self, data: bytes, size: int, timeout: float | None = None) -> bytes:
+        """Write ``data``, then read exactly ``size`` bytes of answer, both within ``timeout``."""
+        deadline = _deadline(timeout)
+        self.write(data, timeout)
+        return self.readexactly(size, None if deadline is None else max(0.0, deadline - _now()))
+
+    def flush(self, timeout: float | None = None) -> None:
+        """Sleep until the hardware FIFO has drained: the last bit written is on the wire.
+
+        As far as the kernel knows: a pty has no transmitter and is always drained.
+        """
+        deadline = _deadline(timeout)
+        with _Turn(self, self._write_turn, deadline, "flush"):
+            if self._transmitter is None:
+                self._transmitter = Transmitter(self.port, self.tx_empty)
+            while self._gone is None:
+                self.tx_empty.reinit()
+                if self._gone is not None:
+                    break  # it went just before the reinit, which forgot that
+                self._transmitter.arm()
+                self._sleep(self.tx_empty, deadline, "flush", timeout)
+                if self._gone is None and self.port.transmitter_empty():
+                    return  # else that was the answer to a flush that had timed out
+            raise self._gone
+
+    def reset_input_buffer(self) -> int:
+        """Throw away what was received and not read; give how many bytes that was."""
+        with _Turn(self, self._read_turn, None, "read"):
+            return len(self._take(self.fifo.size))
+
+    @property
+    def in_waiting(self) -> int:
+        """Bytes that a read would find: in the kfifo and still in the tty."""
+        return len(self.fifo) + (self.port.in_waiting() if self._gone is None else 0)
+
+    @property
+    def gone(self) -> bool:
+        """Whether the device has gone, or the driver was closed."""
+        return self._gone is not None
+
+    def stats(self) -> Stats:
+        """The counts, as of now."""
+        return Stats(
+            received=self._received,
+            read=self._read,
+            dropped=self._dropped,
+            buffered=len(self.fifo),
+            discarded=self.port.discarded,
+            written=self._written,
+            drains=self._drains,
+            throttles=self._throttles,
+            high_water=self.fifo.high_water,
+            irq=self._final_irq if self._closed else irq_stat(self.irq),
+        )
+
+    def _sleep(
+        self,
+        event: Completion,
+        deadline: float | None,
+        what: str,
+        timeout: float | None,
+        taken: list[object] | None = None,
+    ) -> None:
+        left = None if deadline is None else max(0.0, deadline - _now())
+        try:
+            event.wait_into([] if taken is None else taken, left)
+        except TimeoutError:
+            raise Timeout(
+                f"{self.port.path}: {what} was not done within {timeout or 'its'} s; "
+                "is the device answering, at this baud rate?"
+            ) from None
+
+    def _wait_for_bytes(self, count: int, deadline: float | None, timeout: float | None) -> None:
+        while len(self.fifo) < count:
+            if self._gone is not None:
+                raise self._gone
+            if not self._rx_on:
+                self._unthrottle()  # less than half is free, but this reader needs more to come
+            self._sleep(self.rx_ready, deadline, "read", timeout)
+
+    def _take(self, size: int) -> bytes:
+        data = self.fifo.out_bytes(size)
+        self._read += len(data)
+        if not self._rx_on and self.fifo.avail >= self.fifo.size // 2:
+            self._unthrottle()
+        if tracepoint.ring is not None:
+            tracepoint.ring("kfifo_out", self.port.name, len(data))
+        return data
+
+    def _unthrottle(self) -> None:
+        self._rx_on = True
+        if self._gone is None:
+            self._set_interest()
+
+    def _write_some(self, view: memoryview) -> int:
+        if self._gone is not None:
+            raise self._gone
+        try:
+            return os.write(self.port.fd, view)
+        except BlockingIOError:
+            return 0
+        except OSError as exc:
+            if exc.errno not in (errno.EIO, errno.ENODEV, errno.ENXIO):
+                raise
+            self._hangup(os.strerror(exc.errno))
+            assert self._gone is not None
+            raise self._gone from None
+
+    def _wait_for_room(self, deadline: float | None, timeout: float | None, sent: int) -> None:
+        self._tx_on = True
+        self._set_interest()
+        try:
+            self._sleep(self.tx_room, deadline, "write", timeout)
+        except Timeout as exc:
+            exc.transferred = sent
+            raise
+
+
+class _Turn:
+    """One call at a time may read, and one may write; and close() knows who is inside."""
+
+    __slots__ = ("_driver", "_event", "_taken", "_wait")
+
+    def __init__(
+        self, driver: UsbSerial, event: Completion, deadline: float | None, what: str
+    ) -> None:
+        self._driver = driver
+        self._event = event
+        self._wait = deadline, what
+        self._taken: list[object] = []
+
+    def __enter__(self) -> None:
+        deadline, what = self._wait
+        driver = self._driver
+        driver._inside.append(threading.get_ident())
+        try:
+            driver._sleep(self._event, deadline, what, None, self._taken)
+        except BaseException:
+            self.__exit__()
+            raise
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._taken:
+            complete(self._event)
+        self._driver._inside.remove(threading.get_ident())
+        if self._driver._gone is not None:
+            complete(self._driver._quiet)
+
+
+_now = time.monotonic
+
+
+def _deadline(timeout: float | None) -> float | None:
+    if timeout is None:
+        return None
+    if not timeout >= 0:
+        raise ValueError(f"timeout is a number of seconds >= 0, not {timeout}")
+    return _now() + timeout
+
+
+_open_drivers: weakref.WeakSet[UsbSerial] = weakref.WeakSet()
+_refusing: list[bool] = []
+
+
+def _refuse_in_children() -> None:
+    """A child shares the tty and would steal the parent's bytes: its copy of a driver is gone."""
+    if not _refusing:
+        _refusing.append(True)
+        os.register_at_fork(after_in_child=_forked)
+
+
+def _forked() -> None:
+    for driver in tuple(_open_drivers):
+        driver._gone = UDriverError(
+            f"{driver.port.path} was opened before fork(); open it in the child to use it there"
+        )
+        driver._final_irq = irq_stat(driver.irq)
+        driver._closed = True
+        driver.port.abandon()
+    _open_drivers.clear()

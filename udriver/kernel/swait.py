@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: MIT
+"""The FIFO wait queue: who sleeps, in the order in which they are to be woken.
+
+The kernel guards this list and ``done`` with one raw spinlock and switched-off interrupts.
+Neither exists here: a lock deadlocks when a signal handler interrupts its holder on the same
+thread. What cannot be interrupted is one call into C, under the GIL neither by a handler nor
+by a thread. So each step below that must not be cut in two *is* one C call:
+
+* ``swake_up_one()``: dequeue the head and wake it. A handler that raised between the two would
+  leave a waiter that nobody knows, asleep.
+* ``swake_up_all()``: the same until the queue is empty.
+* a waiter is queued by ``setdefault`` (keeps its place when it is queued already) and leaves by
+  ``pop``, which also says whether somebody has dequeued it meanwhile. Both are O(1).
+
+An entry is the call that wakes its owner, bound to the scheduler it sleeps in.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterator
+from functools import partial
+from operator import call, itemgetter
+
+from udriver.kernel.sched import Task
+
+__all__ = ["Entry", "SwaitQueueHead"]
+
+Entry = Callable[[], object]
+_first = itemgetter(0)
+
+
+class SwaitQueueHead:
+    """``struct swait_queue_head``: a FIFO list of sleepers.
+
+    ``task_list`` maps each entry to its task, head first. ``swake_up_one()`` raises KeyError on an
+    empty queue; ``swake_up_all()`` always ends by it: that is how C says that it is empty.
+
+    Context: Any context.
+    """
+
+    __slots__ = ("swake_up_all", "swake_up_one", "task_list")
+
+    def __init__(self) -> None:
+        self.task_list: OrderedDict[Entry, Task] = OrderedDict()
+        # iter(f, sentinel) calls f for ever: no entry equals None, and a KeyError does not end it
+        heads = iter(partial(self.task_list.popitem, False), None)
+        wakes: Iterator[object] = map(call, map(_first, heads))
+        self.swake_up_one: Entry = partial(next, wakes)
+        self.swake_up_all: Entry = partial(deque, wakes, 0)
+
+    def __len__(self) -> int:
+        return len(self.task_list)
+
+    def __iter__(self) -> Iterator[Task]:
+        """The sleepers, head first; a snapshot.
+
+        Context: Any context.
+        """
+        return iter(list(self.task_list.values()))

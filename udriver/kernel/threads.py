@@ -1,0 +1,215 @@
+# SPDX-License-Identifier: MIT
+"""The default scheduler: a task is a thread, and it sleeps in a system call.
+
+1. Waking is one C call that can neither fail nor be cut in two: an eventfd write.
+2. A wake-up is never lost: it stays in the eventfd until the task's next sleep takes it.
+3. The main thread sleeps on Python's signal wakeup fd too. A signal that lands after the
+   interpreter's last check and before the thread blocks would otherwise wait with it: its C
+   handler has run, its Python handler would run after the sleep that it was to end.
+4. Nothing is opened before a task first sleeps.
+
+Rejected: a lock per sleeper (``sem_wait`` has the gap of rule 3, and is slower than an eventfd
+in ping-pong); sleeping in slices of a lock (turns the gap into latency and idle wake-ups);
+``pthread_sigmask`` around the check (8 us a pair, and another thread takes the signal while
+the Python handler still runs here); signalfd (Python's handlers would never run at all).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import threading
+import time
+import warnings
+from functools import partial
+from operator import methodcaller
+from typing import Protocol
+
+from udriver.kernel import tracepoint
+from udriver.kernel.sched import HZ, MAX_SCHEDULE_TIMEOUT, Task, signal_pending_state
+
+__all__ = ["Idle", "MainTask", "ThreadScheduler", "ThreadTask"]
+
+NSEC_PER_JIFFY = 1_000_000_000 // HZ
+EPOLL_MAX = 2e6  # seconds: epoll_wait(2) takes an int of ms; who sleeps longer sleeps once more
+
+
+class Idle(Protocol):
+    """What a task does while it sleeps, if it is not to do nothing: the inline irqchip's loop."""
+
+    def sleep(self, task: ThreadTask, timeout: float | None) -> bool:
+        """Sleep in ``task``'s name, at most so long; true if there was anything to wake for."""
+        ...
+
+
+class ThreadTask(Task):
+    """A thread that is not the main one. Signal handlers never run on it."""
+
+    __slots__ = ("_poll", "fds", "wake")
+
+    def __init__(self, comm: str, flags: int = 0) -> None:
+        super().__init__(comm)
+        eventfd = os.eventfd(0, os.EFD_CLOEXEC | flags)
+        self.fds: tuple[int, ...] = (eventfd,)
+        self.wake = partial(os.eventfd_write, eventfd, 1)
+        self._poll = (
+            select.epoll()
+        )  # not poll(): its object refuses a handler's wait on top of ours
+        self._poll.register(eventfd, select.EPOLLIN)
+
+    def __del__(self) -> None:
+        for fd in getattr(self, "fds", ()):
+            os.close(fd)
+
+    def nap(self, timeout: float | None) -> bool:
+        """Sleep on nothing but the task's own fds; true if one of them is ready."""
+        return bool(self._poll.poll(timeout))
+
+    def sleep(self, timeout: float | None, idle: Idle | None) -> bool:
+        """Block until woken, or ``timeout`` seconds later; None means no limit."""
+        if idle is None and timeout is None:
+            os.eventfd_read(self.fds[0])  # blocking: one system call where poll needs two
+            return True
+        woken = idle.sleep(self, timeout) if idle is not None else self.nap(timeout)
+        if woken and self.nap(0):
+            os.eventfd_read(self.fds[0])
+        return woken
+
+
+_swap_wakeup_fd = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
+
+
+class MainTask(ThreadTask):
+    """The main thread, on top of which every Python signal handler runs."""
+
+    __slots__ = ("_wakeup",)
+
+    irq_signals: frozenset[int] = frozenset()
+    """Signals that are an irqchip's interrupts: they end no sleep, their handler may."""
+
+    def __init__(self) -> None:
+        # non-blocking: a handler that waits, on top of a wait, may take the wake of the one below
+        super().__init__("main", os.EFD_NONBLOCK)
+        reader, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        self.fds = (self.fds[0], reader)
+        self._poll.register(reader, select.EPOLLIN)
+
+    def __del__(self) -> None:
+        super().__del__()
+        if hasattr(self, "_wakeup"):
+            os.close(self._wakeup)
+
+    def sleep(self, timeout: float | None, idle: Idle | None) -> bool:
+        """As in ThreadTask; what a signal handler raises becomes a pending signal."""
+        outer: list[int] = []
+        interrupted = False
+        try:
+            # swap and remember in one C call: an exception between the two would lose the old fd
+            outer.extend(map(_swap_wakeup_fd, (self._wakeup,)))
+            if idle is not None:
+                interrupted = idle.sleep(self, timeout)
+            else:
+                self.nap(timeout)
+        except BaseException as exc:  # noqa: BLE001 - a signal handler raised it; poll has nothing to
+            self.pending.append(exc)
+        finally:
+            if outer:
+                signal.set_wakeup_fd(outer[0])
+        self._take_signals(outer)
+        return self._take_wakes() or interrupted
+
+    def _take_wakes(self) -> bool:
+        try:
+            return os.eventfd_read(self.fds[0]) > 0
+        except BlockingIOError:
+            return False
+
+    def _take_signals(self, outer: list[int]) -> None:
+        try:
+            arrived = os.read(self.fds[1], 4096)
+        except BlockingIOError:
+            return
+        if outer and outer[0] not in (-1, self._wakeup):
+            try:
+                os.write(outer[0], arrived)  # somebody else's loop waits for these numbers
+            except BlockingIOError:
+                pass  # full: that loop wakes anyway
+        self.pending.extend(set(arrived) - self.irq_signals)
+
+
+class ThreadScheduler:
+    """Tasks are threads; see the module's four rules."""
+
+    idle: Idle | None = None
+    """Set by the inline irqchip: a task that would sleep takes interrupts instead."""
+
+    def __init__(self) -> None:
+        self._local = threading.local()
+        # a child's tasks must not share the parent's eventfds, or each would eat the other's wakes
+        os.register_at_fork(after_in_child=self._forked)
+
+    def _forked(self) -> None:
+        self._local = threading.local()
+        self.idle = None
+
+    def current(self) -> ThreadTask:
+        """The calling thread's task, made on its first wait.
+
+        Context: Any context.
+        """
+        try:
+            task: ThreadTask = self._local.task
+        except AttributeError:
+            thread = threading.current_thread()
+            main = thread is threading.main_thread()
+            task = self._local.task = MainTask() if main else ThreadTask(thread.name)
+        return task
+
+    wake_up_process = staticmethod(methodcaller("wake"))  # C from end to end: see rule 1
+    signal_pending_state = staticmethod(signal_pending_state)
+
+    def schedule_timeout(self, timeout: int) -> int:
+        """Sleep (kernel/time/sleep_timeout.c): jiffies in, jiffies left out, never early.
+
+        The timer runs out at the first tick that is ``timeout`` whole ones away, so 0 sleeps to
+        the next tick. Only a wake-up, a signal that the task's state allows, or the time end it.
+
+        Context: Process context. May sleep.
+        """
+        task = self.current()
+        if timeout < 0:
+            warnings.warn(f"schedule_timeout: wrong timeout value {timeout:x}", stacklevel=4)
+            return 0
+        task.nvcsw += 1
+        if tracepoint.ring is not None:
+            tracepoint.ring("sched_switch", task.comm, task.state)
+        expires = None
+        if timeout < MAX_SCHEDULE_TIMEOUT:
+            expires = (-(-time.monotonic_ns() // NSEC_PER_JIFFY) + timeout) * NSEC_PER_JIFFY
+        left = timeout
+        while not task.sleep(_seconds_until(expires), self.idle):
+            left = _jiffies_until(expires)
+            if not left or self.signal_pending_state(task.state, task):
+                break
+        else:
+            left = _jiffies_until(expires)
+        if tracepoint.ring is not None:
+            tracepoint.ring("sched_waking", task.comm, left)
+        return left
+
+
+def _seconds_until(expires: int | None) -> float | None:
+    if expires is None:
+        return None
+    return min(max(0.0, (expires - time.monotonic_ns()) / 1e9), EPOLL_MAX)
+
+
+def _jiffies_until(expires: int | None) -> int:
+    """0 only when it is past. A wait that sleeps on gets back the deadline it had, to the tick."""
+    if expires is None:
+        return MAX_SCHEDULE_TIMEOUT
+    now = time.monotonic_ns()
+    if now >= expires:
+        return 0
+    return max(1, (expires - now) // NSEC_PER_JIFFY)

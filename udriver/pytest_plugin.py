@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""Fixtures that need no hardware: a device, a driver on it, and a guard against leaks.
+
+``udriver_device``  a device with TX wired to RX; ``.path`` is all a driver needs of it, and
+                    ``.push(bytes)``, ``.unplug()`` are its hardware side.
+``udriver_irq``     the irqchip under test; a test that asks for it runs once for each.
+``udriver_driver``  a UsbSerial on ``udriver_device`` with ``udriver_irq``.
+
+``--udriver-leaks`` fails a test that leaves an fd, a thread, a signal handler, a blocked signal
+or a signal wakeup fd behind.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Protocol, Self
+
+import pytest
+
+if TYPE_CHECKING:
+    from udriver import UsbSerial
+
+IRQCHIPS = ("signal", "select", "inline")
+
+
+class Device(Protocol):
+    """What a test may do to a device from its hardware side."""
+
+    @property
+    def path(self) -> str:
+        """The tty that a driver opens."""
+        ...
+
+    def push(self, data: bytes) -> None:
+        """Let the device send."""
+        ...
+
+    def unplug(self) -> None:
+        """Take the device away, by surprise."""
+        ...
+
+    def close(self) -> None:
+        """Give everything back."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *exc_info: object) -> None: ...
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options, all prefixed."""
+    group = parser.getgroup("udriver", "udriver: drivers and devices without hardware")
+    group.addoption(
+        "--udriver-irq",
+        choices=IRQCHIPS,
+        action="append",
+        help="run tests of udriver_irq on this irqchip only; may be repeated; default: all three",
+    )
+    group.addoption(
+        "--udriver-leaks",
+        action="store_true",
+        help="fail a test that leaks an fd, a thread, a signal handler or a signal mask",
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One run for each irqchip."""
+    if "udriver_irq" in metafunc.fixturenames:
+        chips = metafunc.config.getoption("--udriver-irq") or IRQCHIPS
+        metafunc.parametrize("udriver_irq", chips, scope="function")
+
+
+@pytest.fixture
+def udriver_device() -> Iterator[Device]:
+    """A loopback device on a pty."""
+    from udriver_hw.loopback import Loopback
+
+    with Loopback() as device:
+        yield device
+
+
+@pytest.fixture
+def udriver_driver(udriver_device: Device, udriver_irq: str) -> Iterator[UsbSerial]:
+    """The driver, up on ``udriver_device``."""
+    from udriver import UsbSerial
+
+    with UsbSerial.open(udriver_device.path, irqchip=udriver_irq) as driver:
+        yield driver
+
+
+class Resources:
+    """What a test might leave behind, at one moment."""
+
+    def __init__(self) -> None:
+        self.fds = {fd: _target(fd) for fd in os.listdir("/proc/self/fd")}
+        self.threads = set(threading.enumerate())
+        self.handlers = {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
+        self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        self.wakeup_fd = signal.set_wakeup_fd(-1)
+        signal.set_wakeup_fd(self.wakeup_fd, warn_on_full_buffer=False)
+
+    def leaked_since(self, before: Resources) -> list[str]:
+        """What is here and was not there, a phrase each."""
+        fds = [
+            f"fd {fd} ({target})"
+            for fd, target in self.fds.items()
+            if target is not None and before.fds.get(fd) != target
+        ]
+        threads = [f"thread {thread.name}" for thread in self.threads - before.threads]
+        handlers = [
+            f"a handler of {signal.Signals(signum).name}: {handler!r}"
+            for signum, handler in self.handlers.items()
+            if handler != before.handlers[signum]
+        ]
+        mask = [f"blocked {signum!r}" for signum in self.mask ^ before.mask]
+        wakeup = (
+            [f"signal wakeup fd {self.wakeup_fd}"] if self.wakeup_fd != before.wakeup_fd else []
+        )
+        return fds + threads + handlers + mask + wakeup
+
+
+def _target(fd: str) -> str | None:
+    try:
+        return os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        return None  # the fd of the listing itself
+
+
+@pytest.fixture(autouse=True)
+def _udriver_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
+    if not request.config.getoption("--udriver-leaks"):
+        yield
+        return
+    from udriver.kernel import sched
+
+    sched.active().current()  # the main thread's place to sleep stays open, so open it now
+    before = Resources()
+    yield
+    leaked = Resources().leaked_since(before)
+    if leaked:
+        pytest.fail(f"the test leaked {', '.join(leaked)}", pytrace=False)
