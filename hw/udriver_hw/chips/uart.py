@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: MIT
+"""A UART: a FIFO each way and a shift register that takes its time.
+
+What this models: the bit time of the line (start, data, parity, stop bits at this baud rate), a
+transmit FIFO that holds its feeder back when full, a receive FIFO that overruns when nobody
+empties it.
+Lines: TXD and RXD, as whole characters.
+Not modelled: modem lines, break, parity and framing errors, sampling: both ends always agree on
+the line's settings, so no wrong baud rate yields garbage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+
+from udriver_hw.chips.fifo8 import Fifo8
+
+__all__ = ["Framing", "Uart"]
+
+NSEC = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Framing:
+    """How a character looks on the line. ``stopbits`` may be 1.5."""
+
+    baudrate: int = 115200
+    databits: int = 8
+    parity: bool = False
+    stopbits: float = 1
+
+    @property
+    def char_ns(self) -> Fraction:
+        """Nanoseconds for one character; a fraction, so that a million of them do not drift."""
+        bits = 1 + self.databits + self.parity + Fraction(self.stopbits)
+        return bits * NSEC / max(1, self.baudrate)
+
+
+class Uart:
+    """A UART with FIFOs of ``depth`` bytes. Unpaced, a character takes no time.
+
+    The feeder calls write(); whatever left TXD by ``now`` comes out of transmit(). What arrives
+    at RXD goes in by receive() and out by read(). ``now`` never goes back.
+    """
+
+    def __init__(self, depth: int = 4096, *, paced: bool = False) -> None:
+        self.paced = paced
+        self.framing = Framing()
+        self.tx = Fifo8(depth)
+        self.rx = Fifo8(depth)
+        self._free_at = Fraction(0)  # when the shift register has sent what it holds
+
+    def set_framing(self, framing: Framing) -> None:
+        """Change the line; a character that is being shifted out finishes as it began."""
+        self.framing = framing
+
+    def write(self, data: bytes, now: int) -> int:
+        """Fill the transmit FIFO; give how many bytes it had room for."""
+        if not len(self.tx):
+            self._free_at = max(self._free_at, Fraction(now))
+        return self.tx.push(data[: self.tx.room])
+
+    def transmit(self, now: int) -> bytes:
+        """The characters whose last stop bit was over by ``now``."""
+        if not self.paced:
+            return self.tx.pop(len(self.tx))
+        done = max(0, int((now - self._free_at) / self.framing.char_ns))
+        sent = self.tx.pop(done)
+        self._free_at += len(sent) * self.framing.char_ns
+        return sent
+
+    def next_event(self) -> int | None:
+        """When the next character will have left, in ns; None while there is none."""
+        if not len(self.tx):
+            return None
+        if not self.paced:
+            return 0
+        at = self._free_at + self.framing.char_ns
+        return -int(-at // 1)
+
+    def receive(self, data: bytes) -> int:
+        """Characters from RXD; give how many the receive FIFO had room for."""
+        return self.rx.push(data)
+
+    def read(self, count: int) -> bytes:
+        """Empty the receive FIFO."""
+        return self.rx.pop(count)

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: MIT
+"""The loopback in a process of its own, so that the far end does not share its client's GIL."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+__all__ = ["Spawned", "spawn"]
+
+
+class Spawned:
+    """A running ``python -m udriver_hw.loopback``; ends with close(), or with this process."""
+
+    def __init__(self, arguments: list[str]) -> None:
+        # -P: a user's folder may hold anything, a package of our name included
+        command = [sys.executable, "-P", "-m", "udriver_hw.loopback", *arguments]
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=_environment(),
+            start_new_session=True,  # Ctrl-C is for the client, which then ends us in order
+        )
+        assert self._process.stdout is not None
+        self.path = self._process.stdout.readline().decode().strip()
+        if not self.path:
+            self.close()
+            raise OSError(f"{' '.join(command)} did not start; run it by hand to see why")
+
+    def unplug(self) -> None:
+        """Take the device away by surprise: its process is killed."""
+        self._process.kill()
+        self.close()
+
+    def close(self) -> None:
+        """End it and wait for that. May be repeated."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def spawn(*, wiring: str = "jumper", script: Path | None = None, paced: bool = False) -> Spawned:
+    """Start a loopback as a child. Raises OSError if it does not come up."""
+    arguments = ["--script", str(script)] if script else ["--wiring", wiring]
+    return Spawned(arguments + ["--paced"] * paced)
+
+
+def _environment() -> dict[str, str]:
+    here = str(Path(__file__).parents[1])  # a bare checkout has not installed us
+    # an empty entry would mean the current folder
+    paths = filter(None, [here, os.environ.get("PYTHONPATH", "")])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
