@@ -7,6 +7,7 @@ Data goes to stdout, progress and notes to stderr. Composition: this side may kn
 from __future__ import annotations
 
 import enum
+import math
 import os
 import signal
 import sys
@@ -60,8 +61,6 @@ def sentence_of(exc: BaseException) -> str:
     """What to print about ``exc``: one sentence."""
     if isinstance(exc, (KeyboardInterrupt, click.Abort)):
         return "interrupted; the port is restored"
-    if isinstance(exc, BrokenPipeError):
-        return "stdout was closed before the result was written; let its reader read to the end"
     if isinstance(exc, click.UsageError):
         command = exc.ctx.command_path if exc.ctx else "udriver"
         return f"{exc.format_message().rstrip('.')}; `{command} --help` lists what is there"
@@ -70,7 +69,40 @@ def sentence_of(exc: BaseException) -> str:
     return str(exc)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Seconds(click.FloatRange):
+    """A number that is neither inf nor nan, which FloatRange lets through."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number", param, ctx)
+        return number
+
+
+class _Verbs(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        """Say so when stdout is closed; click itself would end without a word."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            _drop_stdout()
+            raise UDriverError(
+                "stdout was closed before the result was written; let its reader read to the end"
+            ) from None
+        return result
+
+
+def _drop_stdout() -> None:
+    """Or the interpreter, which flushes it once more at exit, would complain again."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+
+
+@click.group(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="udriver")
 def cli() -> None:
     """Run a userspace serial driver: ISR, complete(), wait queue; on an adapter or on a pty.
@@ -122,7 +154,7 @@ def cli() -> None:
 @click.option("--frames", type=click.IntRange(1), help="How many frames; default 1000.")
 @click.option(
     "--duration",
-    type=click.FloatRange(0, min_open=True),
+    type=_Seconds(0, min_open=True),
     metavar="SECONDS",
     help="Run so long instead of so many frames.",
 )
@@ -132,18 +164,18 @@ def cli() -> None:
 @click.option(
     "--file",
     "file",
-    type=click.Path(path_type=Path),
+    type=click.Path(path_type=Path, readable=False),
     help="Send this file through the wire instead, and compare SHA-256.",
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(0, min_open=True),
+    type=_Seconds(0, min_open=True),
     metavar="SECONDS",
     help="How long to wait for a frame; default 1 s and what it takes on the wire twice.",
 )
 @click.option(
     "--max-p99-us",
-    type=click.FloatRange(0, min_open=True),
+    type=_Seconds(0, min_open=True),
     help="Fail if the p99 of the latency is above so many microseconds.",
 )
 @click.option(
@@ -181,9 +213,9 @@ def run(**options: Any) -> None:
     show_default=True,
     help="What hangs on the wire.",
 )
-@click.option("--script", type=click.Path(path_type=Path), help="A scripted device instead.")
+@click.option("--script", type=click.Path(path_type=Path, readable=False), help="A scripted device instead.")
 @click.option("--paced", is_flag=True, help="Take as long as the baud rate.")
-@click.option("--link", type=click.Path(path_type=Path), help="A symbolic link to the path.")
+@click.option("--link", type=click.Path(path_type=Path, readable=False), help="A symbolic link to the path.")
 def sim(wiring: str, script: Path | None, paced: bool, link: Path | None) -> None:
     """Print the path of a simulated device, and serve it until end of file on stdin."""
     from udriver_hw import loopback
@@ -245,7 +277,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     signal.signal(signal.SIGHUP, _terminate)
     try:
         cli.main(arguments, prog_name="udriver", standalone_mode=False)
-        sys.stdout.flush()
     except SystemExit as exc:
         status = exc.code if isinstance(exc.code, int) else Status.FAILED
     except click.exceptions.Exit as exc:
@@ -262,16 +293,4 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status = status_of(exc)
     else:
         status = Status.OK
-    _leave(status)
-
-
-def _leave(status: int) -> NoReturn:
-    """Exit; a stdout that nobody reads any more is an error, but not a traceback."""
-    try:
-        sys.stdout.flush()
-    except (BrokenPipeError, ValueError):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or Python complains once more at exit
-        if status == Status.OK:
-            print(f"udriver: {sentence_of(BrokenPipeError())}", file=sys.stderr)
-            status = Status.FAILED
     sys.exit(status)

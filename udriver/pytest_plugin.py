@@ -114,13 +114,18 @@ class Resources:
         handlers = [
             f"a handler of {signal.Signals(signum).name}: {handler!r}"
             for signum, handler in self.handlers.items()
-            if handler != before.handlers[signum]
+            if handler != before.handlers[signum] and not _is_of_pytest(before.handlers[signum])
         ]
         mask = [f"blocked {signum!r}" for signum in self.mask ^ before.mask]
         wakeup = (
             [f"signal wakeup fd {self.wakeup_fd}"] if self.wakeup_fd != before.wakeup_fd else []
         )
         return fds + threads + handlers + mask + wakeup
+
+
+def _is_of_pytest(handler: object) -> bool:
+    """pytest-timeout sets SIGALRM around a test and takes it back when the test fails."""
+    return getattr(handler, "__module__", "") == "pytest_timeout"
 
 
 def _target(fd: str) -> str | None:

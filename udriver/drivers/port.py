@@ -11,12 +11,12 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import grp
 import os
 import stat
 import struct
 import termios
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import serial
@@ -221,6 +221,7 @@ class Port:
         attributes = termios.tcgetattr(self.fd)
         attributes[6][termios.VMIN] = 1
         termios.tcsetattr(self.fd, termios.TCSANOW, attributes)
+        self._check_framing(termios.tcgetattr(self.fd)[2])
         # a driver that cannot do a speed says so only here: tcsetattr succeeds all the same
         speed = struct.unpack("II", fcntl.ioctl(self.fd, TCGETS2, bytes(44))[36:44])[1]
         if abs(speed - self.line.baudrate) > 0.03 * self.line.baudrate:
@@ -228,6 +229,18 @@ class Port:
                 f"{self.path} set {speed} baud where {self.line.baudrate} was asked; "
                 "ask for a baud rate the device can do"
             )
+
+    def _check_framing(self, cflag: int) -> None:
+        """tcsetattr succeeds if it could do any of it, so look what it did (a pty: 8 bits only)."""
+        size = {5: termios.CS5, 6: termios.CS6, 7: termios.CS7, 8: termios.CS8}[self.line.bytesize]
+        asked = (size, self.line.parity != "N", self.line.stopbits > 1)
+        got = (
+            cflag & termios.CSIZE,
+            bool(cflag & termios.PARENB),
+            bool(cflag & termios.CSTOPB),
+        )
+        if asked != got:
+            raise Unsupported(f"{self.path} refuses {self.line}; ask for another framing, as 8N1")
 
     def _set_low_latency(self) -> bool:
         try:
@@ -315,6 +328,6 @@ def _kind(path: str) -> str:
 
 def _group(path: str) -> str:
     try:
-        return Path(path).group()
+        return grp.getgrgid(os.stat(path).st_gid).gr_name
     except (OSError, KeyError):
         return "dialout"

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: MIT
+"""A line and what happens when it is raised: kernel/irq/irqdesc.c, handle.c, chip.c, spurious.c.
+
+Rules 1 to 4 of irq.py are kept here.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import warnings
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import IntFlag
+from typing import Any, Protocol
+
+from udriver.kernel import tracepoint
+from udriver.kernel.completion import Completion, complete
+from udriver.kernel.context import hardirq_enter, hardirq_exit
+
+__all__ = [
+    "IRQF_NO_AUTOEN",
+    "IRQF_ONESHOT",
+    "IRQF_SHARED",
+    "IRQ_HANDLED",
+    "IRQ_NONE",
+    "IRQ_WAKE_THREAD",
+    "Handler",
+    "IrqChip",
+    "IrqReturn",
+    "IrqStat",
+    "generic_handle_irq",
+    "irq_alloc_desc",
+    "irq_free_desc",
+    "irq_stat",
+]
+
+
+class IrqReturn(IntFlag):
+    """``irqreturn_t``: whose interrupt it was, and whether the thread has to run."""
+
+    NONE = 0
+    HANDLED = 1
+    WAKE_THREAD = 2
+
+
+IRQ_NONE = IrqReturn.NONE
+IRQ_HANDLED = IrqReturn.HANDLED
+IRQ_WAKE_THREAD = IrqReturn.WAKE_THREAD
+
+IRQF_SHARED = 0x00000080
+IRQF_ONESHOT = 0x00002000
+IRQF_NO_AUTOEN = 0x00080000
+
+NOBODY_CARED_OF = 100_000  # kernel/irq/spurious.c: of so many interrupts
+NOBODY_CARED = 99_900  # more than so many unhandled shut the line off
+
+Handler = Callable[[int, Any], IrqReturn]
+
+
+class IrqChip(Protocol):
+    """``struct irq_chip``: what the core asks of whoever raises the line."""
+
+    @property
+    def name(self) -> str:
+        """What irq_stat() calls it."""
+        ...
+
+    def irq_mask(self, irq: int) -> None:
+        """Raise this line no more. Any context."""
+        ...
+
+    def irq_unmask(self, irq: int) -> None:
+        """Raise it again, at once if its level is still asserted. Any context."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class IrqStat:
+    """A line's counts. ``missed`` were raised while the line was busy, disabled or pending."""
+
+    irq: int
+    name: str
+    chip: str
+    count: int
+    missed: int
+    spurious: int
+    exceptions: int
+    depth: int
+
+
+@dataclass(eq=False, slots=True)
+class IrqAction:
+    """``struct irqaction``: one handler on a line."""
+
+    handler: Handler | None
+    thread_fn: Handler | None
+    flags: int
+    name: str
+    dev_id: Any
+    reported: bool = False
+    wake_thread: Completion = field(default_factory=lambda: Completion("irq_thread"))
+    thread: threading.Thread | None = None
+    stop: bool = False
+    raised: int = 0  # by the handler
+    served: int = 0  # by the thread
+
+
+class IrqDesc:
+    """``struct irq_desc``: one line."""
+
+    def __init__(self, irq: int, name: str, chip: IrqChip | None) -> None:
+        self.irq = irq
+        self.name = name
+        self.chip = chip
+        self.actions: tuple[IrqAction, ...] = ()  # replaced as a whole: handlers run at any time
+        self.disables: deque[None] = (
+            deque()
+        )  # its length is the kernel's depth; one call changes it
+        self.busy = threading.Lock()  # only ever tried, never waited for
+        self.runner: int | None = None  # the thread that holds it
+        self.pending = False
+        self.idle_waiters: deque[Completion] = deque()
+        self.raises = itertools.count()
+        self.replays = 0
+        self.count = 0
+        self.spurious = 0
+        self.exceptions = 0
+        self.recent = 0
+        self.recent_unhandled = 0
+        self.shut_off = False
+
+    def raised(self) -> int:
+        return int(self.raises.__reduce__()[1][0])
+
+
+_descs: dict[int, IrqDesc] = {}
+_numbers = itertools.count(16)  # 0..15 are the ISA lines, in a learner's head at least
+
+
+def irq_alloc_desc(name: str, chip: IrqChip | None = None) -> int:
+    """Make a new line, with no handler on it; give its number. ``chip`` may be None for software.
+
+    Context: Process context.
+    """
+    irq = next(_numbers)
+    _descs[irq] = IrqDesc(irq, name, chip)
+    return irq
+
+
+def irq_free_desc(irq: int) -> None:
+    """Forget a line. Raises ValueError while a handler is on it.
+
+    Context: Process context.
+    """
+    desc = irq_to_desc(irq)
+    if desc.actions:
+        raise ValueError(f"irq {irq} ({desc.name}) still has a handler; call free_irq() first")
+    del _descs[irq]
+
+
+def irq_to_desc(irq: int) -> IrqDesc:
+    try:
+        return _descs[irq]
+    except KeyError:
+        raise ValueError(f"there is no irq {irq}; irq_alloc_desc() gives numbers") from None
+
+
+def irq_stat(irq: int) -> IrqStat:
+    """The counts of a line, as /proc/interrupts and /proc/irq/N/spurious give them.
+
+    Context: Any context.
+    """
+    desc = irq_to_desc(irq)
+    return IrqStat(
+        irq=irq,
+        name=", ".join(action.name for action in desc.actions) or desc.name,
+        chip=desc.chip.name if desc.chip else "software",
+        count=desc.count,
+        missed=max(0, desc.raised() - desc.count + desc.replays),
+        spurious=desc.spurious,
+        exceptions=desc.exceptions,
+        depth=len(desc.disables),
+    )
+
+
+# raising
+
+
+def generic_handle_irq(irq: int) -> None:
+    """The hardware raised this line: run its handlers, here and now, in hardirq context.
+
+    Context: Any context.
+    """
+    desc = _descs.get(irq)
+    if desc is None:
+        return  # freed meanwhile: nobody's any more
+    next(desc.raises)
+    desc.pending = True
+    run_pending(desc)
+
+
+def run_pending(desc: IrqDesc) -> None:
+    """Run the line while it is pending. Whoever comes while it is busy leaves the pending bit."""
+    held: BaseException | None = None
+    while desc.pending and not desc.disables and desc.actions:
+        if not desc.busy.acquire(blocking=False):
+            return  # its runner looks at pending again after it let go
+        try:
+            desc.runner = threading.get_ident()
+            desc.pending = False
+            _handle_irq_event(desc)
+        except BaseException as exc:  # noqa: BLE001 - a signal handler's: see rule 4
+            held = exc
+            desc.pending = True
+            desc.replays += 1
+        finally:
+            desc.runner = None
+            desc.busy.release()
+            wake_idle_waiters(desc)
+    if desc.pending and desc.disables and desc.chip is not None:
+        desc.chip.irq_mask(desc.irq)  # lazily, as the kernel does
+    if held is not None:
+        raise held
+
+
+def _handle_irq_event(desc: IrqDesc) -> None:
+    result = IRQ_NONE
+    for action in desc.actions:
+        result |= _handle_action(desc, action)
+    desc.count += 1
+    if not result:
+        desc.spurious += 1
+    _note_interrupt(desc, result)
+
+
+def _handle_action(desc: IrqDesc, action: IrqAction) -> IrqReturn:
+    where = f"{getattr(action.handler, '__name__', 'handler')} of {action.name}"
+    trace = tracepoint.ring
+    if trace is not None:
+        trace("irq_handler_entry", action.name, desc.irq)
+    result = IRQ_WAKE_THREAD
+    if action.handler is not None:
+        outer = hardirq_enter(where)
+        try:
+            result = IrqReturn(action.handler(desc.irq, action.dev_id))
+            action.reported = False
+        except Exception as exc:  # noqa: BLE001 - see rule 3
+            report_exception(desc, action, exc, where)
+            result = IRQ_NONE
+        finally:
+            hardirq_exit(outer)
+    if trace is not None:
+        trace("irq_handler_exit", action.name, result.name)
+    if result & IRQ_WAKE_THREAD:
+        _wake_thread(desc, action)
+    return result
+
+
+def report_exception(desc: IrqDesc, action: IrqAction, exc: BaseException, where: str) -> None:
+    """Once for each failing spell of a handler: a broken one fails at every interrupt."""
+    desc.exceptions += 1
+    if action.reported:
+        return
+    action.reported = True
+    message = f"Exception in {where} on irq {desc.irq}; the line stays on, further ones are counted"
+    what = (type(exc), exc, exc.__traceback__, message, action.handler or action.thread_fn)
+    sys.unraisablehook(sys.UnraisableHookArgs(what))  # type: ignore[misc,call-arg]  # a structseq
+
+
+def _note_interrupt(desc: IrqDesc, result: IrqReturn) -> None:
+    desc.recent += 1
+    if not result:
+        desc.recent_unhandled += 1
+    if desc.recent < NOBODY_CARED_OF:
+        return
+    unhandled, desc.recent, desc.recent_unhandled = desc.recent_unhandled, 0, 0
+    if unhandled > NOBODY_CARED:
+        desc.shut_off = True
+        desc.disables.append(None)
+        if desc.chip is not None:
+            desc.chip.irq_mask(desc.irq)
+        handlers = ", ".join(action.name for action in desc.actions)
+        warnings.warn(
+            f"irq {desc.irq}: nobody cared: {unhandled} of {NOBODY_CARED_OF} interrupts were not "
+            f"handled by {handlers}; the line is off, enable_irq({desc.irq}) turns it on",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+
+
+def _wake_thread(desc: IrqDesc, action: IrqAction) -> None:
+    if action.thread_fn is None:
+        warnings.warn(f"irq {desc.irq}: {action.name} has no thread_fn to wake", stacklevel=2)
+        return
+    if action.flags & IRQF_ONESHOT and action.raised == action.served:
+        desc.disables.append(None)
+    action.raised += 1
+    complete(action.wake_thread)
+
+
+def wake_idle_waiters(desc: IrqDesc) -> None:
+    while desc.idle_waiters:
+        try:
+            complete(desc.idle_waiters.popleft())
+        except IndexError:
+            return
