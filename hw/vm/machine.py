@@ -1,0 +1,188 @@
+# SPDX-License-Identifier: MIT
+"""A running guest: boots in `with`, runs commands, has adapters to pull; gone at the end.
+
+    with Machine() as vm:
+        done = vm.run(["python", "-c", "import serial, pyudev"])
+        job = vm.start(["cat", "/dev/ttyUSB0"])
+        vm.slots.unplug("adapter0")
+        status = job.wait(timeout=10)
+
+Every path of the host is there under its own name and writable; what is written is the guest's
+alone, except in `results`. /dev, /proc, /sys and /run are the guest's own.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from vm.adapters import Adapter, AdapterSlots
+from vm.bridge import Bridge
+from vm.cache import scratch
+from vm.failure import GuestDied, RigError
+from vm.initrd import Boot, bootable
+from vm.job import Agent, Job
+from vm.packages import cached_kernel, require_programs
+from vm.qemu import Qemu, Shape, Shares
+from vm.qmp import Qmp
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_TAIL_LINES = 15
+_PANIC = "Kernel panic - not syncing:"
+
+
+class Machine:
+    """One guest. Nothing is started before `with`; Missing if a prerequisite is not there."""
+
+    def __init__(
+        self,
+        *,
+        adapters: Iterable[Adapter] = (Adapter(),),
+        results: Path | None = None,
+        kernel: str | None = None,
+        extra_modules: Iterable[str] = (),
+        shape: Shape | None = None,
+        boot_timeout: float = 120.0,
+    ) -> None:
+        self._adapters = tuple(adapters)
+        self._results = results
+        self._kernel = kernel
+        self._extra_modules = tuple(extra_modules)
+        self._shape = shape or Shape()
+        self._boot_timeout = boot_timeout
+        self._stack = ExitStack()
+        self.boot_seconds = 0.0  # QEMU's start to "ready": udev settled, adapters bound
+
+    def __enter__(self) -> Self:
+        require_programs()
+        boot = bootable(cached_kernel(self._kernel), self._extra_modules)
+        self.kernel_release = boot.release
+        self._boot(boot)
+        return self
+
+    def _boot(self, boot: Boot) -> None:
+        with ExitStack() as stack:
+            folder = stack.enter_context(scratch())
+            shares = self._shares(folder)
+            self._console = folder / "console"
+            began = time.monotonic()
+            self._qemu = Qemu(boot, shares, self._console, self._shape)
+            stack.callback(self._qemu.stop)
+            self._connect(shares, stack)
+            if not self._agent.wait_ready(self._boot_timeout):
+                waited = time.monotonic() - began
+                raise GuestDied(self._autopsy(f"the guest was not ready in {waited:.1f} s"))
+            self.boot_seconds = time.monotonic() - began
+            self._stack = stack.pop_all()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id."""
+        return self._qemu.pid
+
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Job:
+        """Start a command; `env` is added to the guest's, standard input is /dev/null."""
+        environment = {**self._environment(), **(env or {})}
+        return self._agent.start(argv, env=environment, cwd=str(cwd or Path.cwd()))
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        check: bool = False,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; TimedOut kills it, and the machine stays usable."""
+        job = self.start(argv, env=env, cwd=cwd)
+        try:
+            status = job.wait(timeout)
+        except GuestDied as error:
+            raise GuestDied(self._autopsy(str(error).rstrip("."))) from error
+        if check and status:
+            raise RigError(f"`{shlex.join(argv)}` gave {status} in the guest: {job.stderr()}")
+        return subprocess.CompletedProcess(list(argv), status, job.stdout(), job.stderr())
+
+    def console(self) -> str:
+        """What the guest's kernel and first process said."""
+        return self._console.read_text(errors="replace").replace("\r", "")
+
+    def death(self, error: GuestDied) -> GuestDied:
+        """The same error with the end of the console, for who waited on a Job."""
+        return GuestDied(self._autopsy(str(error).rstrip(".")))
+
+    def _connect(self, shares: Shares, stack: ExitStack) -> None:
+        """Plug the adapters while the processor is still stopped, then let it go."""
+        channel = self._qemu.channel
+        self._agent = Agent(channel["agent"], shares.jobs)
+        self._qmp = Qmp(channel["qmp"])
+        try:
+            self._qmp.execute("qmp_capabilities")
+            self.slots = AdapterSlots(self._qmp, self._adapters)
+            stack.callback(self.slots.close)
+            for adapter in self._adapters:
+                self.slots.plug(adapter.name)
+            Bridge(channel["control"], self.slots)
+            self._qmp.execute("cont")
+        except RigError as error:
+            complaints = self._qemu.complaints()
+            raise RigError(f"QEMU did not start: {complaints or error}") from error
+
+    def _shares(self, folder: Path) -> Shares:
+        results = (self._results or folder / "results").absolute()
+        results.mkdir(parents=True, exist_ok=True)
+        jobs = folder / "jobs"
+        jobs.mkdir()
+        self.results = results
+        settings = {"RESULTS": str(results), "ADAPTERS": str(len(self._adapters))}
+        lines = [f"{name}={shlex.quote(value)}\n" for name, value in settings.items()]
+        (jobs / "settings").write_text("".join(lines))
+        return Shares(jobs, results)
+
+    def _environment(self) -> dict[str, str]:
+        # Not resolved: the folder of a venv's `python`, not of what that is a link to.
+        programs = Path(sys.executable).parent
+        return {
+            "PATH": f"{programs}:{_SYSTEM_PATH}",
+            "HOME": os.environ.get("HOME", "/root"),
+            "LANG": "C.UTF-8",
+            "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'hw'}",
+            "UDRIVER_RESULTS": str(self.results),
+            "UDRIVER_IN_VM": "1",
+        }
+
+    def _autopsy(self, sentence: str) -> str:
+        lines = [line for line in self.console().splitlines() if line.strip()]
+        panics = [index for index, line in enumerate(lines) if _PANIC in line]
+        if panics:
+            sentence = f"the guest's kernel panicked: {lines[panics[0]].split(_PANIC)[1].strip()}"
+            lines = lines[: panics[0] + _TAIL_LINES]  # its cause is before it, its trace behind
+        shown = _TAIL_LINES * (4 if panics else 1)
+        tail = "\n  ".join(lines[-shown:]) or "(nothing)"
+        complaints = self._qemu.complaints()
+        said = f"\nQEMU said: {complaints}" if complaints else ""
+        return f"{sentence}. The end of its console:\n  {tail}{said}"
