@@ -46,6 +46,7 @@ FOREIGN: dict[str, set[str]] = {
     "udriver.errors": set(),
     "udriver.drivers.port": {"serial"},
     "udriver.drivers.bus": {"pyudev"},
+    "udriver.drivers.hotplug": {"pyudev"},
     "udriver.drivers": set(),
     "udriver_hw": set(),
     "udriver": {"click", "rich", "hdrh", "pytest"},

@@ -96,6 +96,16 @@ class _Verbs(click.Group):
             ) from None
         return result
 
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted([*super().list_commands(ctx), "udev"])
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name != "udev":
+            return super().get_command(ctx, cmd_name)
+        from udriver.cli_udev import udev
+
+        return udev
+
 
 def _drop_stdout() -> None:
     """Or the interpreter, which flushes it once more at exit, would complain again."""
@@ -213,9 +223,13 @@ def run(**options: Any) -> None:
     show_default=True,
     help="What hangs on the wire.",
 )
-@click.option("--script", type=click.Path(path_type=Path, readable=False), help="A scripted device instead.")
+@click.option(
+    "--script", type=click.Path(path_type=Path, readable=False), help="A scripted device instead."
+)
 @click.option("--paced", is_flag=True, help="Take as long as the baud rate.")
-@click.option("--link", type=click.Path(path_type=Path, readable=False), help="A symbolic link to the path.")
+@click.option(
+    "--link", type=click.Path(path_type=Path, readable=False), help="A symbolic link to the path."
+)
 def sim(wiring: str, script: Path | None, paced: bool, link: Path | None) -> None:
     """Print the path of a simulated device, and serve it until end of file on stdin."""
     from udriver_hw import loopback
@@ -265,6 +279,30 @@ def trace(port: str | None, irq: str, frames: int, as_json: bool) -> None:
     from udriver.cli_trace import trace_command
 
     raise SystemExit(trace_command(port, irq, frames, as_json))
+
+
+@cli.command("list")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def list_(as_json: bool) -> None:
+    """Print every serial port: chip, driver, ids, place, latency, who holds it, which rule."""
+    from udriver.cli_list import list_command
+
+    raise SystemExit(list_command(as_json))
+
+
+@cli.command()
+@click.argument("port", required=False)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of lines.")
+def doctor(port: str | None, as_json: bool) -> None:
+    """Find what keeps PORT, or every port, from being used; each finding comes with its fix.
+
+    \b
+    Exit status: 0 nothing but warnings, 1 something prevents use, 3 no such device,
+    77 there is nothing to examine.
+    """
+    from udriver.cli_doctor import doctor_command
+
+    raise SystemExit(doctor_command(port, as_json))
 
 
 def _terminate(signum: int, frame: object) -> NoReturn:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from udriver.cli import Status, sentence_of, status_of
-from udriver.drivers.port import Line
+from udriver.drivers.port import Icount, Line
 from udriver.drivers.usbserial import UsbSerial
 from udriver.errors import DeviceGone, Timeout
 from udriver.kernel import sched
@@ -145,7 +145,7 @@ def _report(
     stats = driver.stats()
     rate = tally.bytes / tally.elapsed if tally.elapsed else 0.0
     line = driver.port.line
-    icount = driver.port.icount() if not driver.gone else None
+    icount = _icount(driver)
     percentile = tally.latency_ns.get_value_at_percentile
     return {
         "schema": SCHEMA,
@@ -178,6 +178,13 @@ def _report(
         "icount": asdict(icount) if icount else None,
         **({"file": str(options["file"]), "sha256": tally.sha256} if options["file"] else {}),
     }
+
+
+def _icount(driver: UsbSerial) -> Icount | None:
+    try:
+        return driver.port.icount() if not driver.gone else None
+    except OSError:
+        return None  # it went just now
 
 
 def _print_table(report: dict[str, Any]) -> None:

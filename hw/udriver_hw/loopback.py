@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         wiring: Wiring = arguments.wiring
         if arguments.script:
-            wiring = parse_script(arguments.script.read_text(), str(arguments.script))
+            wiring = parse_script(_text(arguments.script), str(arguments.script))
         uart = Uart(65536, paced=arguments.paced)
         wire = PtyWire(uart, _firmware(wiring, uart))
         if arguments.link:
@@ -99,8 +99,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _serve(wire)
     finally:
-        if arguments.link:
-            arguments.link.unlink(missing_ok=True)
+        if arguments.link and os.path.realpath(arguments.link) == wire.path:
+            arguments.link.unlink()  # else it is somebody else's by now
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text()
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text file") from None
 
 
 def _serve(wire: PtyWire) -> int:
@@ -112,7 +119,12 @@ def _serve(wire: PtyWire) -> int:
 
     for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(signum, stop)
-    print(wire.path, flush=True)
+    try:
+        print(wire.path, flush=True)
+    except OSError as exc:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes it once more
+        print(f"loopback: the path cannot be printed: {exc}; see --help", file=sys.stderr)
+        return 2
     threading.Thread(target=_stop_at_eof, args=(wire,), daemon=True).start()
     wire.serve()
     return status[0]
@@ -130,8 +142,11 @@ def _stop_at_eof(wire: PtyWire) -> None:
 
 def _link(link: Path, path: str) -> None:
     """Make ``link``; one that a server left behind when it was killed is replaced, no other."""
-    if link.is_symlink() and os.readlink(link).startswith("/dev/pts/") and not link.exists():
-        link.unlink()
+    if link.is_symlink():
+        target = os.readlink(link)
+        # the number of a pty that is gone is the next one given, so it may be ours by now
+        if target == path or (target.startswith("/dev/pts/") and not link.exists()):
+            link.unlink()
     link.symlink_to(path)
 
 

@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import os
+import select
 import subprocess
 import sys
 from pathlib import Path
 from typing import Self
 
 __all__ = ["Spawned", "spawn"]
+
+START_TIMEOUT = 30.0  # seconds; an interpreter takes a tenth of one
+END_TIMEOUT = 5.0
 
 
 class Spawned:
@@ -26,7 +30,8 @@ class Spawned:
             start_new_session=True,  # Ctrl-C is for the client, which then ends us in order
         )
         assert self._process.stdout is not None
-        self.path = self._process.stdout.readline().decode().strip()
+        ready = _readable(self._process.stdout.fileno(), START_TIMEOUT)
+        self.path = self._process.stdout.readline().decode().strip() if ready else ""
         if not self.path:
             self.close()
             raise OSError(f"{' '.join(command)} did not start; run it by hand to see why")
@@ -42,13 +47,23 @@ class Spawned:
         assert self._process.stdout is not None
         self._process.stdin.close()
         self._process.stdout.close()
-        self._process.wait()
+        try:
+            self._process.wait(END_TIMEOUT)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         self.close()
+
+
+def _readable(fd: int, timeout: float) -> bool:
+    poll = select.poll()  # not select(): the fd may be above 1023
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(timeout * 1000))
 
 
 def spawn(*, wiring: str = "jumper", script: Path | None = None, paced: bool = False) -> Spawned:
@@ -59,6 +74,6 @@ def spawn(*, wiring: str = "jumper", script: Path | None = None, paced: bool = F
 
 def _environment() -> dict[str, str]:
     here = str(Path(__file__).parents[1])  # a bare checkout has not installed us
+    theirs = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     # an empty entry would mean the current folder
-    paths = filter(None, [here, os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([here, *filter(None, theirs)])}

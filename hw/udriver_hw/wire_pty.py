@@ -4,10 +4,12 @@
 1. One thread owns the master and the chip; others only ask it, through an eventfd.
 2. It sleeps in epoll while nothing arrives, and reads the master only while the chip has room:
    so a client that writes too much is held back by the tty, as by a real one.
-3. A slave fd of our own stays open. Without it the last client's close makes the master readable
-   with EIO for as long as nobody is there, which only a polling loop could wait out.
-4. TIOCEXCL stays on the tty when a client is killed. On a real adapter it goes with the last
-   close; here inotify tells when that was, and it is taken off.
+3. A slave fd of our own, the keeper, stays open. Without it the last client's close makes the
+   master readable with EIO for as long as nobody is there: only a polling loop could wait it out.
+4. On a real adapter TIOCEXCL and unread input go with the last close; on a pty both would stay
+   as long as the master is open, even after a client was killed. So when a client closes (inotify
+   tells, but it merges events, so they cannot be counted) the keeper steps out for a moment: a
+   master that then reports a hangup has no client left, and the two are cleared.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import errno
 import fcntl
 import os
 import select
-import struct
 import termios
 import threading
 import time
@@ -31,15 +32,13 @@ from udriver_hw.chips.uart import Framing, Uart
 __all__ = ["PtyWire", "Stats", "UnsupportedOnPty"]
 
 READ_SIZE = 65536
+# ns; inotify tells of a close before the tty is released, so a killed client may still be there
+LOOK_AGAIN = (1_000_000, 10_000_000, 100_000_000, 1_000_000_000)
+LONGEST_SLEEP = 3600.0  # s; epoll takes no more than 24 days
+IN_CLOSE_WRITE = 0x08  # linux/inotify.h; the keeper is read-only, so its own close is none of these
+TIOCGPTPEER = 0x5441  # asm-generic/ioctls.h, as the next two
+TIOCGEXCL = 0x80045440
 TCGETS2 = 0x802C542A  # asm-generic/ioctls.h: termios with the speeds as numbers
-IN_CLOSE = 0x18  # linux/inotify.h: IN_CLOSE_WRITE | IN_CLOSE_NOWRITE
-IN_OPEN = 0x20
-INOTIFY_EVENT = struct.Struct("iIII")  # inotify(7); a name of as many bytes as the last says
-BAUD = {
-    getattr(termios, name): int(name[1:])
-    for name in dir(termios)
-    if name[0] == "B" and name[1:].isdigit()
-}
 DATABITS = {termios.CS5: 5, termios.CS6: 6, termios.CS7: 7, termios.CS8: 8}
 
 
@@ -68,22 +67,25 @@ class PtyWire:
     def __init__(self, uart: Uart, firmware: Firmware) -> None:
         self._uart = uart
         self._firmware = firmware
-        self._master, self._slave = os.openpty()
-        tty.setraw(self._slave)
+        self._master, slave = os.openpty()
+        tty.setraw(slave)
         os.set_blocking(self._master, False)
-        self.path = os.ttyname(self._slave)
+        self.path = os.ttyname(slave)
+        self._keeper = _open_keeper(self._master)
+        os.close(slave)
         self._wakeup = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._epoll = select.epoll()
         self._inotify = _watch_clients(self.path)
-        self._clients = 0
         self._epoll.register(self._wakeup, select.EPOLLIN)
         self._epoll.register(self._inotify, select.EPOLLIN)
-        self._epoll.register(self._master, 0)
+        self._epoll.register(self._master, select.EPOLLIN)
         self._pushed: deque[bytes] = deque()
         self._unsent = b""
+        self._looks: deque[int] = deque()
+        self._look_at: int | None = None  # for who closed
         self._tx = self._rx = 0
-        self._ending = threading.Event()
-        self._lock = threading.Lock()  # around the fds' end, nothing else
+        self._ending = False  # no Event: its set() in a handler that interrupts set() deadlocks
+        self._lock = threading.RLock()  # around the fds' end; a signal handler may call stop()
 
     # from any thread
 
@@ -94,7 +96,7 @@ class PtyWire:
 
     def stop(self) -> None:
         """Let serve() return; it closes everything, which is an unplug for whoever is connected."""
-        self._ending.set()
+        self._ending = True
         self._wake()
 
     def stats(self) -> Stats:
@@ -120,7 +122,7 @@ class PtyWire:
     def serve(self) -> None:
         """Move bytes until stop() or an unplug; then close all fds."""
         try:
-            while not self._ending.is_set():
+            while not self._ending:
                 self._step(self._epoll.poll(self._timeout()))
         except Unplugged:
             pass
@@ -129,45 +131,62 @@ class PtyWire:
 
     def _close(self) -> None:
         with self._lock:
-            for fd in (self._master, self._slave, self._wakeup, self._inotify):
+            master, self._master = self._master, -1
+            for fd in (master, self._keeper, self._wakeup, self._inotify):
                 os.close(fd)
             self._epoll.close()
-            self._master = -1
 
     def _timeout(self) -> float | None:
-        events = [
-            at for at in (self._uart.next_event(), self._firmware.next_event()) if at is not None
-        ]
-        if not events or (self._unsent and min(events) == 0):
+        events = [self._look_at]
+        if self._uart.paced or not self._unsent:  # else held back until the client reads
+            events += [self._uart.next_event(), self._firmware.next_event()]
+        due = min((at for at in events if at is not None), default=None)
+        if due is None:
             return None
-        return max(0.0, (min(events) - time.monotonic_ns()) / 1e9)
+        return min(max(0.0, (due - time.monotonic_ns()) / 1e9), LONGEST_SLEEP)
 
     def _step(self, ready: list[tuple[int, int]]) -> None:
         for fd, events in ready:
             if fd == self._wakeup:
                 os.eventfd_read(fd)
             elif fd == self._inotify:
-                self._count_clients(os.read(fd, 4096))
+                os.read(fd, 4096)
+                self._looks = deque(LOOK_AGAIN)
+                self._after_a_close()
             elif events & select.EPOLLIN:
                 self._from_client()
+        if self._look_at is not None and time.monotonic_ns() >= self._look_at:
+            self._after_a_close()
         self._shift(time.monotonic_ns())
         self._to_client()
         self._epoll.modify(
             self._master,
-            (select.EPOLLIN if self._uart.tx.room and not self._unsent else 0)
-            | (select.EPOLLOUT if self._unsent else 0),
+            (select.EPOLLIN if self._listens() else 0) | (select.EPOLLOUT if self._unsent else 0),
         )
 
-    def _count_clients(self, events: bytes) -> None:
-        while events:
-            _, mask, _, length = INOTIFY_EVENT.unpack_from(events)
-            self._clients += bool(mask & IN_OPEN) - bool(mask & IN_CLOSE)
-            events = events[INOTIFY_EVENT.size + length :]
-        if self._clients <= 0:
-            fcntl.ioctl(self._slave, termios.TIOCNXCL)
+    def _after_a_close(self) -> None:
+        self._look_at = None
+        exclusive = int.from_bytes(fcntl.ioctl(self._keeper, TIOCGEXCL, bytes(4)), "little")
+        if exclusive:
+            fcntl.ioctl(self._keeper, termios.TIOCNXCL)  # or who is not root could not come back
+        os.close(self._keeper)
+        master = select.poll()
+        master.register(self._master, 0)
+        nobody = any(events & select.POLLHUP for _, events in master.poll(0))
+        self._keeper = _open_keeper(self._master)
+        if nobody:
+            termios.tcflush(self._keeper, termios.TCIFLUSH)
+        elif exclusive:
+            fcntl.ioctl(self._keeper, termios.TIOCEXCL)
+            if self._looks:
+                self._look_at = time.monotonic_ns() + self._looks.popleft()
+
+    def _listens(self) -> bool:
+        """A line that takes time goes its way even if nobody reads what comes back."""
+        return self._uart.tx.room > 0 and (self._uart.paced or not self._unsent)
 
     def _from_client(self) -> None:
-        self._uart.set_framing(self._framing())
+        self._uart.set_framing(self._framing(), time.monotonic_ns())
         try:
             data = os.read(self._master, min(READ_SIZE, self._uart.tx.room))
         except BlockingIOError:
@@ -178,7 +197,7 @@ class PtyWire:
         """What the client set: the master shows the slave's termios."""
         cflag, speed = self._attributes()
         return Framing(
-            baudrate=BAUD.get(speed, speed) or 1,
+            baudrate=speed or 1,
             databits=DATABITS[cflag & termios.CSIZE],
             parity=bool(cflag & termios.PARENB),
             stopbits=2 if cflag & termios.CSTOPB else 1,
@@ -216,9 +235,13 @@ class PtyWire:
             self._unsent = self._unsent[sent:] or self._uart.read(READ_SIZE)
 
 
+def _open_keeper(master: int) -> int:
+    return fcntl.ioctl(master, TIOCGPTPEER, os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+
+
 def _watch_clients(path: str) -> int:
     libc = ctypes.CDLL(None, use_errno=True)
     inotify: int = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-    if inotify < 0 or libc.inotify_add_watch(inotify, path.encode(), IN_OPEN | IN_CLOSE) < 0:
+    if inotify < 0 or libc.inotify_add_watch(inotify, path.encode(), IN_CLOSE_WRITE) < 0:
         raise OSError(ctypes.get_errno(), f"{path} cannot be watched for clients")
     return inotify

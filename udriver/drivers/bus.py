@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from udriver.errors import UDriverError
 
-__all__ = ["BY_ID", "AmbiguousDevice", "UsbTty", "find", "match", "usb_ttys"]
+__all__ = ["BY_ID", "AmbiguousDevice", "UsbTty", "describe", "find", "match", "usb_ttys"]
 
 BY_ID = Path("/dev/serial/by-id")
 _VID_PID = re.compile(r"([0-9a-fA-F]{4}):([0-9a-fA-F]{4})(?::(.+))?")
@@ -23,13 +24,18 @@ class AmbiguousDevice(UDriverError):
 
 @dataclass(frozen=True, slots=True)
 class UsbTty:
-    """A tty on USB: its node, ids as four lower-case hex digits, serial ("" if none), path."""
+    """A tty on USB: its node, ids as four lower-case hex digits, serial ("" if none).
+
+    ``topology`` is the place it is plugged in, "1-1.4"; ``interface`` its bInterfaceNumber, which
+    tells the ports of a multi-port adapter apart.
+    """
 
     device: str
     vid: str
     pid: str
     serial: str
     topology: str
+    interface: str = "00"
 
     def __str__(self) -> str:
         serial = f" serial {self.serial}" if self.serial else ""
@@ -42,24 +48,27 @@ def usb_ttys() -> list[UsbTty]:
         import pyudev
     except ImportError as exc:  # libudev itself is missing
         raise UDriverError(f"devices cannot be listed ({exc}); give PORT as a path") from None
-    found = []
-    for tty in pyudev.Context().list_devices(subsystem="tty"):
-        usb = tty.find_parent("usb", "usb_device")
-        if usb is not None and tty.device_node:
-            found.append(
-                UsbTty(
-                    device=tty.device_node,
-                    vid=_attribute(usb, "idVendor"),
-                    pid=_attribute(usb, "idProduct"),
-                    serial=_attribute(usb, "serial"),
-                    topology=usb.sys_name,
-                )
-            )
-    return sorted(found, key=lambda tty: tty.device)
+    ttys = map(describe, pyudev.Context().list_devices(subsystem="tty"))
+    return sorted(filter(None, ttys), key=lambda tty: tty.device)
 
 
-def _attribute(device: object, name: str) -> str:
-    value = device.attributes.get(name)  # type: ignore[attr-defined]  # pyudev has no types
+def describe(tty: Any) -> UsbTty | None:
+    """What is known of a pyudev device; None if it is not a tty on USB."""
+    usb = tty.find_parent("usb", "usb_device")
+    if usb is None or not tty.device_node:
+        return None
+    return UsbTty(
+        device=tty.device_node,
+        vid=_attribute(usb, "idVendor"),
+        pid=_attribute(usb, "idProduct"),
+        serial=_attribute(usb, "serial"),
+        topology=usb.sys_name,
+        interface=_attribute(tty.find_parent("usb", "usb_interface"), "bInterfaceNumber"),
+    )
+
+
+def _attribute(device: Any, name: str) -> str:
+    value = device.attributes.get(name) if device is not None else None
     return value.decode(errors="replace").strip() if value else ""
 
 

@@ -79,27 +79,61 @@ class FdIrqChip:
         self._sources: dict[int, _Source] = {}
         self._by_fd: dict[int, _Source] = {}
         self._setup = threading.RLock()
+        self._holds = 0
+        self._at_fork = False
+        self._started = False
+
+    def hold(self) -> None:
+        """Start, if need be, and stay so without any line: a device is expected back."""
+        with self._setup:
+            self._start_if_idle()
+            self._holds += 1
+
+    def drop(self) -> None:
+        """Undo one hold()."""
+        with self._setup:
+            self._holds -= 1
+            self._stop_if_idle()
 
     def attach(self, fd: int, name: str) -> int:
         """Make a line for ``fd``, masked until somebody requests it; give its irq number."""
         with self._setup:
-            if not self._sources:
-                self._start()
+            self._start_if_idle()
             source = _Source(fd)
             source.irq = irq_alloc_desc(name, self)
             self._sources[source.irq] = source
             self._by_fd[fd] = source
         return source.irq
 
+    def _start_if_idle(self) -> None:
+        if self._started:
+            return
+        if not self._at_fork:
+            os.register_at_fork(after_in_child=self._forked)
+            self._at_fork = True
+        self._start()
+        self._started = True
+
+    def _stop_if_idle(self) -> None:
+        if self._started and not self._sources and not self._holds:
+            self._stop()
+            self._started = False
+
+    def _forked(self) -> None:
+        """In a child: its threads are gone and its fds are the parent's, so begin anew."""
+        self.__init__()  # type: ignore[misc]
+        self._at_fork = True
+
     def detach(self, irq: int) -> None:
         """End a line that free_irq() has emptied. The fd may be closed afterwards, not before."""
         with self._setup:
-            self.irq_mask(irq)
-            source = self._sources.pop(irq)
-            self._by_fd.pop(source.fd, None)
-            irq_free_desc(irq)
-            if not self._sources:
-                self._stop()
+            source = self._sources.get(irq)
+            if source is not None:
+                self.irq_mask(irq)
+                irq_free_desc(irq)
+                self._by_fd.pop(source.fd, None)
+                del self._sources[irq]
+            self._stop_if_idle()
 
     def irq_mask(self, irq: int) -> None:
         """Raise the line no more, not even for a hangup. Any context."""
@@ -220,7 +254,6 @@ class InlineChip(_EpollChip):
         self._followers: dict[ThreadTask, None] = {}
         self._sitter: weakref.ref[ThreadTask] | None = None
         self._sitting: tuple[int, ...] = ()
-        self._registered = False
 
     def _start(self) -> None:
         scheduler = sched.active()
@@ -229,9 +262,6 @@ class InlineChip(_EpollChip):
                 f"inline interrupts are taken by sleeping threads, and {scheduler!r} has none; "
                 "use the select irqchip"
             )
-        if not self._registered:
-            os.register_at_fork(after_in_child=self._forked)
-            self._registered = True
         self._epoll = select.epoll()
         self._scheduler = scheduler
         scheduler.idle = self
@@ -246,10 +276,6 @@ class InlineChip(_EpollChip):
         self._sitter = None
         self._sitting = ()
         self._seat.release()
-
-    def _forked(self) -> None:
-        self.__init__()  # type: ignore[misc]  # the child shares the epoll, and must not touch it
-        self._registered = True
 
     def sleep(self, task: ThreadTask, timeout: float | None) -> bool:
         """Sleep as the leader if there is none, else as a follower."""
@@ -303,18 +329,22 @@ class SignalChip(FdIrqChip):
     signum = signal.SIGIO
 
     def _start(self) -> None:
-        if threading.current_thread() is not threading.main_thread():
+        found = signal.getsignal(self.signum)
+        if found == self._handler:
+            found = self._found  # the last close was on another thread, and main has not run since
+        elif threading.current_thread() is not threading.main_thread():
             raise UDriverError(
                 "the signal irqchip must get its first port on the main thread, where Python runs "
                 "signal handlers; open it there, or use the select irqchip"
             )
-        found = signal.getsignal(self.signum)
-        if found not in (signal.SIG_DFL, signal.SIG_IGN):
+        elif found not in (signal.SIG_DFL, signal.SIG_IGN):
             raise UDriverError(
                 f"SIGIO already has the handler {found!r}; remove it, or use the select irqchip"
             )
         MainTask.irq_signals |= {self.signum}
-        self._found: Any = signal.signal(self.signum, self._handler)
+        if signal.getsignal(self.signum) != self._handler:
+            signal.signal(self.signum, self._handler)
+        self._found: Any = found
         self._hangups = select.epoll()
         self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self._hangups.register(self._stop_fd, select.EPOLLIN)
@@ -327,21 +357,41 @@ class SignalChip(FdIrqChip):
         self._hangups.close()
         os.close(self._stop_fd)
         if threading.current_thread() is threading.main_thread():
-            signal.signal(self.signum, self._found)
-            MainTask.irq_signals -= {self.signum}
+            self._restore_handler()
+        else:
+            self._interrupt()  # only the main thread may set a handler: ours does it itself
+
+    def _forked(self) -> None:
+        if self._started:
+            self._restore_handler()
+        super()._forked()
+
+    def _restore_handler(self) -> None:
+        signal.signal(
+            self.signum, signal.SIG_IGN
+        )  # drops one on its way, which the default kills by
+        signal.signal(self.signum, self._found)
+        MainTask.irq_signals -= {self.signum}
 
     def _watch(self, source: _Source) -> None:
         _epoll_set(self._hangups, source.fd, None if source.masked else 0)
+        try:
+            self._set_async(source)
+        except OSError:
+            pass  # ENOTTY: hung up, it sends no signal any more; what it has is looked at below
+        if source.masked:
+            return
+        if _poll_now(source):
+            self._interrupt()  # its edge is past; a level would still be asserted
+
+    def _set_async(self, source: _Source) -> None:
         flags = fcntl.fcntl(source.fd, fcntl.F_GETFL)
         if source.masked:
             fcntl.fcntl(source.fd, fcntl.F_SETFL, flags & ~os.O_ASYNC)
-            return
-        if not flags & os.O_ASYNC:
-            owner = struct.pack("ii", F_OWNER_TID, threading.main_thread().native_id or 0)
+        elif not flags & os.O_ASYNC:
+            owner = struct.pack("ii", F_OWNER_TID, os.getpid())  # the main thread's tid
             fcntl.fcntl(source.fd, F_SETOWN_EX, owner)
             fcntl.fcntl(source.fd, fcntl.F_SETFL, flags | os.O_ASYNC)
-        if _poll_now(source):
-            self._interrupt()  # its edge is past; a level would still be asserted
 
     def _interrupt(self) -> None:
         main = threading.main_thread().ident
@@ -350,10 +400,13 @@ class SignalChip(FdIrqChip):
 
     def _handler(self, signum: int, frame: object) -> None:
         """One bit for all lines: each finds out for itself, as on a shared line."""
+        if not self._sources and not self._holds:
+            self._restore_handler()
         for source in tuple(self._sources.values()):
             if not source.masked:
                 # a signal that says "room" is sent once, before poll() agrees: the writer retries
-                source.status |= source.events & OUT | (IN if len(self._sources) == 1 else 0)
+                alone = len(self._sources) == 1
+                source.status |= source.events & (OUT | (IN if alone else 0))
                 status = source.status or _poll_now(source)
                 if status:
                     source.status = status

@@ -33,6 +33,8 @@ TIOCGICOUNT = 0x545D
 TIOCSERGETLSR = 0x5459
 TIOCSER_TEMT = 0x01
 
+NO_SUCH_IOCTL = (errno.ENOTTY, errno.EINVAL)
+
 TIOCM_DTR = termios.TIOCM_DTR
 TIOCM_RTS = termios.TIOCM_RTS
 
@@ -98,6 +100,8 @@ class Port:
         self.device = os.path.realpath(self.path)
         self.line = line or Line()
         self.exclusive = exclusive
+        if self.line.baudrate < 1:
+            raise Unsupported(f"{self.path}: {self.line.baudrate} baud is none; ask for at least 1")
         probe = self._open_node()
         try:
             if exclusive:
@@ -275,8 +279,10 @@ class Port:
         """The kernel's counters of this line (TIOCGICOUNT), None where the tty has none."""
         try:
             raw = fcntl.ioctl(self.fd, TIOCGICOUNT, bytes(80))
-        except OSError:
-            return None
+        except OSError as exc:
+            if exc.errno in NO_SUCH_IOCTL:
+                return None
+            raise
         return Icount(*struct.unpack("11i", raw[:44]))
 
     def modem_lines(self) -> int:
@@ -311,8 +317,10 @@ def _in_waiting(fd: int) -> int:
 def _modem_lines(fd: int) -> int | None:
     try:
         return int(struct.unpack("I", fcntl.ioctl(fd, termios.TIOCMGET, bytes(4)))[0])
-    except OSError:
-        return None
+    except OSError as exc:
+        if exc.errno in NO_SUCH_IOCTL:
+            return None
+        raise
 
 
 def _kind(path: str) -> str:

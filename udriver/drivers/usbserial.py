@@ -25,9 +25,16 @@ from typing import Any, Literal, Self
 from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
 from udriver.drivers.port import Port
 from udriver.drivers.transmitter import Transmitter
-from udriver.errors import DeviceGone, Timeout, UDriverError
+from udriver.drivers.turn import Turn
+from udriver.errors import DeviceGone, Timeout, UDriverError, Unsupported
 from udriver.kernel import tracepoint
-from udriver.kernel.completion import Completion, complete, complete_all, completion_done
+from udriver.kernel.completion import (
+    Completion,
+    complete,
+    complete_all,
+    completion_done,
+    wait_for_completion,
+)
 from udriver.kernel.irq import (
     IRQ_HANDLED,
     IRQ_NONE,
@@ -41,6 +48,7 @@ from udriver.kernel.kfifo import Kfifo
 
 __all__ = ["Stats", "UsbSerial"]
 
+MODEM_WINDOW = 0.005  # seconds between two looks at the modem lines
 GONE = select.EPOLLHUP | select.EPOLLERR
 OnFull = Literal["throttle", "drop"]
 
@@ -91,18 +99,21 @@ class UsbSerial:
         self.rx_ready = Completion(f"rx_ready of {port.name}")
         self.tx_room = Completion(f"tx_room of {port.name}")
         self.tx_empty = Completion(f"tx_empty of {port.name}")
+        self.unplugged = Completion(f"unplugged of {port.name}")
         self._read_turn = Completion(f"read turn of {port.name}")
         self._write_turn = Completion(f"write turn of {port.name}")
         self._gone: Exception | None = None
         self._rx_on = True
         self._tx_on = False
-        self._inside: list[int] = []
-        self._quiet = Completion(f"{port.name} quiet")
+        self.inside: list[int] = []
+        self.quiet = Completion(f"{port.name} quiet")
         self._received = self._dropped = self._drains = self._throttles = self._written = 0
         self._read = 0
         self._scratch = memoryview(bytearray(4096))
         self._transmitter: Transmitter | None = None
-        self._closed = False
+        self._closed = self._attached = False
+        self._removed = Completion(f"{port.name} removed")
+        self._remover: threading.Thread | None = None
         self._final_irq: IrqStat
         complete(self._read_turn)
         complete(self._write_turn)
@@ -121,6 +132,7 @@ class UsbSerial:
 
     def _probe(self) -> None:
         self.irq = self.chip.attach(self.port.fd, self.port.name)
+        self._attached = True
         try:
             request_irq(self.irq, self.isr, 0, self.port.name, self)
         except BaseException:
@@ -130,21 +142,43 @@ class UsbSerial:
         _refuse_in_children()
 
     def close(self) -> None:
-        """Remove the driver: wake everybody with DeviceGone, end the line, restore the port."""
+        """Remove the driver: wake everybody with DeviceGone, end the line, restore the port.
+
+        May be repeated. On the main thread Ctrl-C is held until it is done: half a close would
+        leave a thread, a handler or a locked port behind.
+        """
         if self._closed:
             return
-        self._closed = True
         self._end(DeviceGone(f"{self.port.path} was closed"))
-        # nobody may still use the fd: its number will soon be another file's
-        while any(ident != threading.get_ident() for ident in self._inside):
-            self._quiet.wait()
-        free_irq(self.irq, self)
-        if self._transmitter is not None:
-            self._transmitter.stop()
-        self._final_irq = irq_stat(self.irq)
-        self.chip.detach(self.irq)
-        _open_drivers.discard(self)
-        self.port.close()
+        if threading.current_thread() is not threading.main_thread():
+            self._remove(threading.get_ident())
+            return
+        # no signal handler runs on another thread, and this wait is one that none of them ends
+        if self._remover is None:
+            self._remover = threading.Thread(
+                target=self._remove, args=(threading.get_ident(),), name="remove", daemon=True
+            )
+        if self._remover.ident is None:
+            self._remover.start()
+        wait_for_completion(self._removed)
+        self._remover.join()
+
+    def _remove(self, closer: int) -> None:
+        try:
+            # nobody may still use the fd: its number will soon be another file's
+            while any(ident != closer for ident in self.inside):
+                self.quiet.wait()
+            free_irq(self.irq, self)
+            if self._transmitter is not None:
+                self._transmitter.stop()
+            self._final_irq = irq_stat(self.irq)
+            self._attached = False
+            self.chip.detach(self.irq)
+            _open_drivers.discard(self)
+        finally:
+            self.port.close()
+            self._closed = True
+            complete_all(self._removed)
 
     def __enter__(self) -> Self:
         return self
@@ -237,10 +271,15 @@ class UsbSerial:
         if tracepoint.ring is not None:
             tracepoint.ring("hangup", self.port.name)
 
+    def _loss(self) -> Exception:
+        """What to raise now that the device is gone; a new one each time, for it takes notes."""
+        kind = DeviceGone if isinstance(self._gone, DeviceGone) else UDriverError
+        return kind(str(self._gone))
+
     def _end(self, gone: Exception) -> None:
         if self._gone is None:
             self._gone = gone
-        for completion in (self.rx_ready, self.tx_room, self.tx_empty):
+        for completion in (self.unplugged, self.rx_ready, self.tx_room, self.tx_empty):
             complete_all(completion)
         for turn in (self._read_turn, self._write_turn):
             complete_all(turn)
@@ -250,18 +289,18 @@ class UsbSerial:
     def read(self, size: int = 65536, timeout: float | None = None) -> bytes:
         """At least one byte and at most ``size``, as soon as there are any."""
         deadline = _deadline(timeout)
-        with _Turn(self, self._read_turn, deadline, "read"):
+        with Turn(self, self._read_turn, deadline, "read"):
             self._wait_for_bytes(1, deadline, timeout)
             return self._take(size)
 
     def readexactly(self, size: int, timeout: float | None = None) -> bytes:
-        """Exactly ``size`` bytes. On Timeout or DeviceGone what did come is in ``exc.partial``.
+        """Exactly ``size`` bytes; when they do not come, nothing that did is lost.
 
-        Nothing is lost there: up to the kfifo's size the bytes also stay for the next read, and
-        ``partial`` is empty; only what is longer has to be taken out meanwhile.
+        Up to the kfifo's size they stay there for the next read. Of a longer read the exception,
+        KeyboardInterrupt included, has in ``partial`` what was taken out meanwhile.
         """
         deadline = _deadline(timeout)
-        with _Turn(self, self._read_turn, deadline, "read"):
+        with Turn(self, self._read_turn, deadline, "read"):
             if size <= self.fifo.size:
                 self._wait_for_bytes(size, deadline, timeout)
                 return self._take(size)
@@ -270,8 +309,8 @@ class UsbSerial:
                 while len(data) < size:
                     self._wait_for_bytes(1, deadline, timeout)
                     data += self._take(size - len(data))
-            except (Timeout, DeviceGone) as exc:
-                exc.partial = bytes(data)
+            except BaseException as exc:  # KeyboardInterrupt too
+                exc.partial = bytes(data)  # type: ignore[attr-defined]
                 raise
             return bytes(data)
 
@@ -279,7 +318,7 @@ class UsbSerial:
         r"""Bytes up to and with the first ``\n``; or ``limit`` bytes, the kfifo's size by default."""
         limit = min(limit or self.fifo.size, self.fifo.size)
         deadline = _deadline(timeout)
-        with _Turn(self, self._read_turn, deadline, "read"):
+        with Turn(self, self._read_turn, deadline, "read"):
             known = 0
             while True:
                 self._wait_for_bytes(known + 1, deadline, timeout)
@@ -291,7 +330,7 @@ class UsbSerial:
     def write(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> int:
         """Hand all of ``data`` to the tty; give its length. Timeout.transferred says how far it got."""
         deadline = _deadline(timeout)
-        with _Turn(self, self._write_turn, deadline, "write"):
+        with Turn(self, self._write_turn, deadline, "write"):
             view = memoryview(data)
             sent = 0
             while sent < len(view):
@@ -316,7 +355,9 @@ class UsbSerial:
         As far as the kernel knows: a pty has no transmitter and is always drained.
         """
         deadline = _deadline(timeout)
-        with _Turn(self, self._write_turn, deadline, "flush"):
+        with Turn(self, self._write_turn, deadline, "flush"):
+            if self._gone is not None:
+                raise self._loss()
             if self._transmitter is None:
                 self._transmitter = Transmitter(self.port, self.tx_empty)
             while self._gone is None:
@@ -324,15 +365,45 @@ class UsbSerial:
                 if self._gone is not None:
                     break  # it went just before the reinit, which forgot that
                 self._transmitter.arm()
-                self._sleep(self.tx_empty, deadline, "flush", timeout)
+                self.sleep_on(self.tx_empty, deadline, "flush", timeout)
                 if self._gone is None and self.port.transmitter_empty():
                     return  # else that was the answer to a flush that had timed out
-            raise self._gone
+            raise self._loss()
 
     def reset_input_buffer(self) -> int:
         """Throw away what was received and not read; give how many bytes that was."""
-        with _Turn(self, self._read_turn, None, "read"):
+        with Turn(self, self._read_turn, None, "read"):
             return len(self._take(self.fifo.size))
+
+    def wait_modem_lines(self, lines: int, timeout: float | None = None) -> int:
+        """Wait until one of ``lines`` (TIOCM_* bits) changes; give all lines then.
+
+        Looks every 5 ms, and at the kernel's counters too, so that a pulse in between is not
+        missed. Raises Unsupported where the tty has no modem lines, Timeout and DeviceGone.
+        """
+        deadline = _deadline(timeout)
+        before = self._modem_state(lines)
+        while (now := self._modem_state(lines))[1] == before[1]:
+            if deadline is not None and _now() >= deadline:
+                raise Timeout(f"{self.port.path}: no modem line changed within {timeout} s")
+            try:
+                self.unplugged.wait(MODEM_WINDOW)
+            except TimeoutError:
+                continue
+        return now[0]
+
+    def _modem_state(self, lines: int) -> tuple[int, object]:
+        if self._gone is None:
+            try:
+                level, counts = self.port.modem_lines(), self.port.icount()
+            except Unsupported:
+                raise
+            except OSError as exc:
+                self._hangup(os.strerror(exc.errno or errno.EIO))
+        if self._gone is not None:
+            raise self._loss()
+        edges = counts and (counts.cts, counts.dsr, counts.rng, counts.dcd)
+        return level, (level & lines, edges)
 
     @property
     def in_waiting(self) -> int:
@@ -356,10 +427,10 @@ class UsbSerial:
             drains=self._drains,
             throttles=self._throttles,
             high_water=self.fifo.high_water,
-            irq=self._final_irq if self._closed else irq_stat(self.irq),
+            irq=irq_stat(self.irq) if self._attached else self._final_irq,
         )
 
-    def _sleep(
+    def sleep_on(
         self,
         event: Completion,
         deadline: float | None,
@@ -367,6 +438,7 @@ class UsbSerial:
         timeout: float | None,
         taken: list[object] | None = None,
     ) -> None:
+        """Sleep on one of the driver's completions until ``deadline``; Timeout names the port."""
         left = None if deadline is None else max(0.0, deadline - _now())
         try:
             event.wait_into([] if taken is None else taken, left)
@@ -379,10 +451,10 @@ class UsbSerial:
     def _wait_for_bytes(self, count: int, deadline: float | None, timeout: float | None) -> None:
         while len(self.fifo) < count:
             if self._gone is not None:
-                raise self._gone
+                raise self._loss()
             if not self._rx_on:
                 self._unthrottle()  # less than half is free, but this reader needs more to come
-            self._sleep(self.rx_ready, deadline, "read", timeout)
+            self.sleep_on(self.rx_ready, deadline, "read", timeout)
 
     def _take(self, size: int) -> bytes:
         data = self.fifo.out_bytes(size)
@@ -400,7 +472,7 @@ class UsbSerial:
 
     def _write_some(self, view: memoryview) -> int:
         if self._gone is not None:
-            raise self._gone
+            raise self._loss()
         try:
             return os.write(self.port.fd, view)
         except BlockingIOError:
@@ -410,47 +482,16 @@ class UsbSerial:
                 raise
             self._hangup(os.strerror(exc.errno))
             assert self._gone is not None
-            raise self._gone from None
+            raise self._loss() from None
 
     def _wait_for_room(self, deadline: float | None, timeout: float | None, sent: int) -> None:
         self._tx_on = True
         self._set_interest()
         try:
-            self._sleep(self.tx_room, deadline, "write", timeout)
+            self.sleep_on(self.tx_room, deadline, "write", timeout)
         except Timeout as exc:
             exc.transferred = sent
             raise
-
-
-class _Turn:
-    """One call at a time may read, and one may write; and close() knows who is inside."""
-
-    __slots__ = ("_driver", "_event", "_taken", "_wait")
-
-    def __init__(
-        self, driver: UsbSerial, event: Completion, deadline: float | None, what: str
-    ) -> None:
-        self._driver = driver
-        self._event = event
-        self._wait = deadline, what
-        self._taken: list[object] = []
-
-    def __enter__(self) -> None:
-        deadline, what = self._wait
-        driver = self._driver
-        driver._inside.append(threading.get_ident())
-        try:
-            driver._sleep(self._event, deadline, what, None, self._taken)
-        except BaseException:
-            self.__exit__()
-            raise
-
-    def __exit__(self, *exc_info: object) -> None:
-        if self._taken:
-            complete(self._event)
-        self._driver._inside.remove(threading.get_ident())
-        if self._driver._gone is not None:
-            complete(self._driver._quiet)
 
 
 _now = time.monotonic
@@ -482,5 +523,6 @@ def _forked() -> None:
         )
         driver._final_irq = irq_stat(driver.irq)
         driver._closed = True
+        driver._attached = False
         driver.port.abandon()
     _open_drivers.clear()

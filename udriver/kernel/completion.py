@@ -20,11 +20,12 @@ again, and only then sleeps, so that no complete() can fall in between.
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from operator import call, length_hint
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
@@ -39,7 +40,6 @@ from udriver.kernel.sched import (
     TASK_INTERRUPTIBLE,
     TASK_KILLABLE,
     TASK_NORMAL,
-    TASK_RUNNING,
     TASK_UNINTERRUPTIBLE,
     TASK_WAKEKILL,
     Scheduler,
@@ -84,6 +84,7 @@ __all__ = [
 ]
 
 UINT_MAX = 2**32 - 1
+MOST_HELD = 100
 _ULONG = 2**64
 
 
@@ -217,11 +218,15 @@ class Completion:
         """
         might_sleep("Completion.wait")
         left = _wait_for_common(self, _seconds_to_jiffies(timeout), TASK_KILLABLE, taken)
+        try:
+            _deliver(left)
+        except BaseException:
+            _give_back(self, taken)
+            raise
         if left > 0:
             return True
         if left == 0:
             raise TimeoutError(f"{self.name} was not completed within {timeout} s")
-        resume_user_mode(active().current())
         raise InterruptedError(f"the wait for {self.name} was killed by a signal")
 
     def __await__(self) -> Generator[Any, None, None]:
@@ -333,6 +338,8 @@ def complete(x: Completion) -> None:
 
     Context: Any context.
     """
+    if tracepoint.ring is not None:  # first: the waiter may run before this function ends
+        tracepoint.ring("complete", x.name, min(x.done + 1, UINT_MAX))
     queue = x.wait_queue
     if queue.task_list:
         try:
@@ -343,10 +350,11 @@ def complete(x: Completion) -> None:
         try:
             x._done.post()
         finally:  # a waiter may have queued between the test and the token
-            if queue.task_list:
-                _wake_head(queue)
-    if tracepoint.ring is not None:
-        tracepoint.ring("complete", x.name, x.done)
+            if queue.task_list and x._done.some:
+                try:
+                    queue.swake_up_one()  # no function of ours: a signal handler may raise at its entry
+                except KeyError:
+                    pass
 
 
 def _wake_head(queue: SwaitQueueHead) -> None:
@@ -369,13 +377,20 @@ def complete_all(x: Completion) -> None:
 
     Context: Any context.
     """
-    x._done = _DONE_FOR_GOOD
-    try:
-        x.wait_queue.swake_up_all()
-    except KeyError:
-        pass  # how it ends: the queue is empty
     if tracepoint.ring is not None:
         tracepoint.ring("complete", x.name, UINT_MAX)
+    x._done = _DONE_FOR_GOOD
+    queue = x.wait_queue
+    try:
+        deque(islice(queue.wakes, len(queue.task_list)), 0)
+    except KeyError:
+        pass  # some left by themselves
+    except BaseException:  # a signal handler's, before that call or after it
+        try:
+            deque(islice(queue.wakes, len(queue.task_list)), 0)
+        except KeyError:
+            pass
+        raise
 
 
 class _Waiter:
@@ -428,8 +443,9 @@ class _Waiter:
         while True:
             if scheduler.signal_pending_state(state, self.task):
                 return 1 if self.leave() else -ERESTARTSYS
-            self.enqueue()
+            # the state first: a wake-up between the two must find something to undo
             self.task.state = state
+            self.enqueue()
             if not self.x._done.some:
                 self.timeout = scheduler.schedule_timeout(self.timeout)
             if self.take():
@@ -471,25 +487,41 @@ def _sleep_on(x: Completion, timeout: int, state: int, taken: list[object]) -> i
     # complete() wakes TASK_NORMAL sleepers only: another is dequeued and sleeps on, as in 6.12
     wake = partial(scheduler.wake_up_process, task) if state & TASK_NORMAL else partial(bool)
     waiter = _Waiter(x, task, wake, timeout, taken)
-    interrupted = task.state  # not RUNNING where a signal handler waits on top of another wait
+    entered: list[object] = []
+    try:
+        task.enter_wait(entered)
+        return _sleep_out(waiter, scheduler, state)
+    finally:
+        try:
+            task.leave_wait(entered)
+        except BaseException:  # a signal handler's, before it was done; it may be called again
+            task.leave_wait(entered)
+            raise
+
+
+def _sleep_out(waiter: _Waiter, scheduler: Scheduler, state: int) -> int:
     while True:
         try:
             return waiter.sleep(scheduler, state)
-        except (KeyboardInterrupt, SystemExit) as exc:
+        except BaseException as exc:
             # raised between two sleeps; the scheduler keeps those raised in one
-            if state & (TASK_INTERRUPTIBLE | TASK_WAKEKILL):
+            if not _stays_pending(exc, state, waiter.task):
                 waiter.abandon()
                 raise
-            task.pending.append(exc)
             if waiter.taken:
                 return waiter.timeout or 1
-        except BaseException:
-            waiter.abandon()
-            raise
-        finally:
-            task.state = interrupted
-            if interrupted != TASK_RUNNING:
-                scheduler.wake_up_process(task)  # the wake-up this wait may have taken from it
+
+
+def _stays_pending(exc: BaseException, state: int, task: Task) -> bool:
+    """Whether ``exc`` is a signal handler's and the sleep one that no signal ends."""
+    if state & (TASK_INTERRUPTIBLE | TASK_WAKEKILL):
+        return False
+    if not isinstance(exc, (Exception, KeyboardInterrupt, SystemExit)):
+        return False  # a scheduler's own way to end a task
+    if threading.current_thread() is not threading.main_thread() or len(task.pending) > MOST_HELD:
+        return False  # no handler runs there, and none raises so often: it is the scheduler's error
+    task.pending.append(exc)
+    return True
 
 
 async def _wait_in_loop(x: Completion) -> None:
@@ -501,7 +533,7 @@ async def _wait_in_loop(x: Completion) -> None:
     task = Task(current.get_name() if current else "asyncio")
     while True:
         woken = loop.create_future()
-        wake = partial(loop.call_soon_threadsafe, _wake_future, woken)
+        wake = partial(_wake_in_loop, loop, woken, x.wait_queue)
         waiter = _Waiter(x, task, wake, MAX_SCHEDULE_TIMEOUT, [])
         try:
             waiter.enqueue()
@@ -515,7 +547,16 @@ async def _wait_in_loop(x: Completion) -> None:
             raise
 
 
-def _wake_future(woken: asyncio.Future[None]) -> None:
+def _wake_in_loop(
+    loop: asyncio.AbstractEventLoop, woken: asyncio.Future[None], queue: SwaitQueueHead
+) -> None:
+    try:
+        loop.call_soon_threadsafe(_set, woken)
+    except RuntimeError:  # closed, with the waiter still queued: the wake-up is the next one's
+        _wake_head(queue)
+
+
+def _set(woken: asyncio.Future[None]) -> None:
     if not woken.done():
         woken.set_result(None)
 

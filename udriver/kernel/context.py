@@ -21,7 +21,7 @@ class _Context(threading.local):
     handler: str | None = None  # a class attribute: the value a thread has that never set one
 
 
-_context = _Context()
+CONTEXT = _Context()
 
 
 def in_hardirq() -> bool:
@@ -29,7 +29,7 @@ def in_hardirq() -> bool:
 
     Context: Any context.
     """
-    return _context.handler is not None
+    return CONTEXT.handler is not None
 
 
 def hardirq_name() -> str | None:
@@ -37,7 +37,7 @@ def hardirq_name() -> str | None:
 
     Context: Any context.
     """
-    return _context.handler
+    return CONTEXT.handler
 
 
 def hardirq_enter(handler: str) -> str | None:
@@ -45,17 +45,20 @@ def hardirq_enter(handler: str) -> str | None:
 
     Context: Any context.
     """
-    outer = _context.handler
-    _context.handler = handler
+    outer = CONTEXT.handler
+    CONTEXT.handler = handler
     return outer
 
 
 def hardirq_exit(outer: str | None) -> None:
     """Leave hardirq context for the one that hardirq_enter() found.
 
+    The IRQ core stores ``CONTEXT.handler`` itself: a signal handler may raise at the entry of any
+    Python function, and this one must not be skipped.
+
     Context: Hardirq context.
     """
-    _context.handler = outer
+    CONTEXT.handler = outer
 
 
 @contextmanager
@@ -79,7 +82,7 @@ def might_sleep(function: str) -> None:
 
     Context: Any context.
     """
-    handler = _context.handler
+    handler = CONTEXT.handler
     if handler is not None:
         raise ContextError(
             f"sleeping function called from hardirq context: {function}() in {handler}; "

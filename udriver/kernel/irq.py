@@ -148,16 +148,16 @@ def free_irq(irq: int, dev_id: Any) -> str | None:
         if threading.current_thread() is action.thread:
             raise ContextError(f"free_irq({irq}) from its own thread_fn would wait for itself")
         desc.actions = tuple(other for other in desc.actions if other is not action)
-        if not desc.actions:
-            if desc.chip is not None:
-                desc.chip.irq_mask(irq)
-            desc.disables.clear()
-            desc.shut_off = False
+        if not desc.actions and desc.chip is not None:
+            desc.chip.irq_mask(irq)
     synchronize_hardirq(irq)
     if action.thread is not None:
         action.stop = True
         complete(action.wake_thread)
         action.thread.join()
+    if not desc.actions:
+        desc.disables.clear()
+        desc.shut_off = False
     return action.name
 
 
@@ -175,8 +175,10 @@ def _irq_thread(desc: IrqDesc, action: IrqAction) -> None:
             action.reported = False
         except Exception as exc:  # noqa: BLE001 - see rule 3
             report_exception(desc, action, exc, f"thread_fn of {action.name}")
-        action.served = seen
-        if action.flags & IRQF_ONESHOT and action.served == action.raised:
+        finally:
+            action.served = seen
+        if action.masked and action.served == action.raised:
+            action.masked = False
             enable_irq(desc.irq)
         wake_idle_waiters(desc)
 
@@ -198,6 +200,7 @@ def disable_irq(irq: int) -> None:
     Context: Process context. May sleep.
     """
     might_sleep("disable_irq")
+    _refuse_own_thread(irq, "disable_irq")
     disable_irq_nosync(irq)
     synchronize_irq(irq)
 
@@ -237,10 +240,14 @@ def synchronize_irq(irq: int) -> None:
     Context: Process context. May sleep.
     """
     desc = irq_to_desc(irq)
-    for action in desc.actions:
-        if threading.current_thread() is action.thread:
-            raise ContextError(f"synchronize_irq({irq}) from its own thread_fn waits for itself")
+    _refuse_own_thread(irq, "synchronize_irq")
     _wait_idle(desc, lambda: desc.busy.locked() or _threads_active(desc))
+
+
+def _refuse_own_thread(irq: int, function: str) -> None:
+    for action in irq_to_desc(irq).actions:
+        if threading.current_thread() is action.thread:
+            raise ContextError(f"{function}({irq}) from its own thread_fn would wait for itself")
 
 
 def _threads_active(desc: IrqDesc) -> bool:

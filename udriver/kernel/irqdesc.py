@@ -9,16 +9,18 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
+import traceback
 import warnings
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntFlag
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, NamedTuple, Protocol
 
 from udriver.kernel import tracepoint
 from udriver.kernel.completion import Completion, complete
-from udriver.kernel.context import hardirq_enter, hardirq_exit
+from udriver.kernel.context import CONTEXT
 
 __all__ = [
     "IRQF_NO_AUTOEN",
@@ -65,15 +67,24 @@ class IrqChip(Protocol):
 
     @property
     def name(self) -> str:
-        """What irq_stat() calls it."""
+        """What irq_stat() calls it.
+
+        Context: Any context.
+        """
         ...
 
     def irq_mask(self, irq: int) -> None:
-        """Raise this line no more. Any context."""
+        """Raise this line no more.
+
+        Context: Any context.
+        """
         ...
 
     def irq_unmask(self, irq: int) -> None:
-        """Raise it again, at once if its level is still asserted. Any context."""
+        """Raise it again, at once if its level is still asserted.
+
+        Context: Any context.
+        """
         ...
 
 
@@ -91,6 +102,16 @@ class IrqStat:
     depth: int
 
 
+class Unraisable(NamedTuple):
+    """What sys.unraisablehook gets."""
+
+    exc_type: type[BaseException]
+    exc_value: BaseException
+    exc_traceback: TracebackType | None
+    err_msg: str
+    object: Any
+
+
 @dataclass(eq=False, slots=True)
 class IrqAction:
     """``struct irqaction``: one handler on a line."""
@@ -106,6 +127,7 @@ class IrqAction:
     stop: bool = False
     raised: int = 0  # by the handler
     served: int = 0  # by the thread
+    masked: bool = False  # IRQF_ONESHOT: the line is off until the thread is done
 
 
 class IrqDesc:
@@ -206,9 +228,12 @@ def run_pending(desc: IrqDesc) -> None:
     """Run the line while it is pending. Whoever comes while it is busy leaves the pending bit."""
     held: BaseException | None = None
     while desc.pending and not desc.disables and desc.actions:
-        if not desc.busy.acquire(blocking=False):
-            return  # its runner looks at pending again after it let go
+        busy: list[bool] = []
         try:
+            # take and remember in one C call: a signal handler may raise between any two
+            busy.extend(map(desc.busy.acquire, (False,)))
+            if not busy[0]:
+                return  # its runner looks at pending again after it let go
             desc.runner = threading.get_ident()
             desc.pending = False
             _handle_irq_event(desc)
@@ -217,9 +242,10 @@ def run_pending(desc: IrqDesc) -> None:
             desc.pending = True
             desc.replays += 1
         finally:
-            desc.runner = None
-            desc.busy.release()
-            wake_idle_waiters(desc)
+            if busy and busy[0]:
+                desc.runner = None
+                desc.busy.release()
+                wake_idle_waiters(desc)
     if desc.pending and desc.disables and desc.chip is not None:
         desc.chip.irq_mask(desc.irq)  # lazily, as the kernel does
     if held is not None:
@@ -227,10 +253,10 @@ def run_pending(desc: IrqDesc) -> None:
 
 
 def _handle_irq_event(desc: IrqDesc) -> None:
+    desc.count += 1  # first, as kstat_incr_irqs_this_cpu(): a run that is cut short counts too
     result = IRQ_NONE
     for action in desc.actions:
         result |= _handle_action(desc, action)
-    desc.count += 1
     if not result:
         desc.spurious += 1
     _note_interrupt(desc, result)
@@ -243,15 +269,16 @@ def _handle_action(desc: IrqDesc, action: IrqAction) -> IrqReturn:
         trace("irq_handler_entry", action.name, desc.irq)
     result = IRQ_WAKE_THREAD
     if action.handler is not None:
-        outer = hardirq_enter(where)
+        outer = CONTEXT.handler
         try:
+            CONTEXT.handler = where
             result = IrqReturn(action.handler(desc.irq, action.dev_id))
             action.reported = False
         except Exception as exc:  # noqa: BLE001 - see rule 3
             report_exception(desc, action, exc, where)
             result = IRQ_NONE
         finally:
-            hardirq_exit(outer)
+            CONTEXT.handler = outer  # see hardirq_exit()
     if trace is not None:
         trace("irq_handler_exit", action.name, result.name)
     if result & IRQ_WAKE_THREAD:
@@ -266,8 +293,16 @@ def report_exception(desc: IrqDesc, action: IrqAction, exc: BaseException, where
         return
     action.reported = True
     message = f"Exception in {where} on irq {desc.irq}; the line stays on, further ones are counted"
-    what = (type(exc), exc, exc.__traceback__, message, action.handler or action.thread_fn)
-    sys.unraisablehook(sys.UnraisableHookArgs(what))  # type: ignore[misc,call-arg]  # a structseq
+    try:
+        if sys.unraisablehook is sys.__unraisablehook__:  # wants a C type that Python cannot make
+            print(f"{message}:", file=sys.stderr)
+            traceback.print_exception(exc)
+        else:
+            handler = action.handler or action.thread_fn
+            args = Unraisable(type(exc), exc, exc.__traceback__, message, handler)
+            sys.unraisablehook(args)  # type: ignore[arg-type]  # hooks read its five attributes
+    except Exception:  # noqa: BLE001, S110 - no stderr, or a broken hook: delivery goes on
+        pass
 
 
 def _note_interrupt(desc: IrqDesc, result: IrqReturn) -> None:
@@ -295,7 +330,8 @@ def _wake_thread(desc: IrqDesc, action: IrqAction) -> None:
     if action.thread_fn is None:
         warnings.warn(f"irq {desc.irq}: {action.name} has no thread_fn to wake", stacklevel=2)
         return
-    if action.flags & IRQF_ONESHOT and action.raised == action.served:
+    if action.flags & IRQF_ONESHOT and not action.masked:
+        action.masked = True
         desc.disables.append(None)
     action.raised += 1
     complete(action.wake_thread)

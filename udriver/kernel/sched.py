@@ -92,18 +92,61 @@ class Task:
     """What the kernel keeps of a sleeper in ``struct task_struct``, as far as a wait looks.
 
     ``comm`` is its name, ``state`` one of the TASK_* values, ``pending`` its signals (numbers,
-    and the exceptions that handlers raised), ``nvcsw`` how often it slept of its own will.
+    and the exceptions that handlers raised), ``nvcsw`` how often it slept of its own will,
+    ``timer`` the scheduler's own note of the deadline of the wait that is under way.
     """
 
-    __slots__ = ("__weakref__", "comm", "in_iowait", "nvcsw", "pending", "state", "syscall_depth")
+    __slots__ = (
+        "__weakref__",
+        "comm",
+        "in_iowait",
+        "nvcsw",
+        "pending",
+        "state",
+        "syscall_depth",
+        "timer",
+    )
 
     def __init__(self, comm: str) -> None:
         self.comm = comm
         self.state = TASK_RUNNING
         self.pending: list[int | BaseException] = []
         self.syscall_depth = 0
+        self.timer: tuple[int, int] | None = None
         self.in_iowait = False
         self.nvcsw = 0
+
+    def enter_wait(self, entered: list[object]) -> None:
+        """A wait is about to sleep; remember in ``entered`` what leave_wait() puts back.
+
+        A wait in a signal handler, on top of another wait of the task, starts with a clean slate:
+        the signal that is being handled is not pending any more, and ends the wait below only.
+
+        Context: Process context.
+        """
+        entered.append((self.state, self.timer, self.pending))
+        if self.state != TASK_RUNNING:
+            self.pending = []
+        self.timer = None
+
+    def leave_wait(self, entered: list[object]) -> None:
+        """It is over; what it did not take of wake-ups and signals goes to the wait below.
+
+        May be repeated, and has to be when a signal handler raised in the middle.
+
+        Context: Process context.
+        """
+        if not entered:
+            return
+        found: tuple[int, tuple[int, int] | None, list[int | BaseException]] = entered[0]  # type: ignore[assignment]  # what enter_wait() noted
+        self.state, self.timer, pending = found
+        if self.state != TASK_RUNNING:
+            if self.pending is not pending:
+                pending.extend(self.pending)
+                self.pending = pending
+            active().wake_up_process(self)
+        elif not self.syscall_depth:  # a system call of its own: its signals are handled
+            self.pending = [sig for sig in self.pending if isinstance(sig, BaseException)]
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.comm}>"
@@ -113,11 +156,17 @@ class Scheduler(Protocol):
     """The seam: implement these four and a wait sleeps in your hands."""
 
     def current(self) -> Task:
-        """The task that is running."""
+        """The task that is running.
+
+        Context: Any context.
+        """
         ...
 
     def signal_pending_state(self, state: int, task: Task) -> bool:
-        """Whether ``task`` has a signal pending that ends a sleep in ``state``."""
+        """Whether ``task`` has a signal pending that ends a sleep in ``state``.
+
+        Context: Any context.
+        """
         ...
 
     def schedule_timeout(self, timeout: int) -> int:
@@ -125,11 +174,16 @@ class Scheduler(Protocol):
 
         A task that was woken since it set its state does not sleep at all. May return early
         for no reason; 0 only when the time is up. MAX_SCHEDULE_TIMEOUT means no timer.
+
+        Context: Process context. May sleep.
         """
         ...
 
     def wake_up_process(self, task: Task) -> object:
-        """Let ``task`` run, or its next sleep return at once if it runs already. Any context."""
+        """Let ``task`` run, or its next sleep return at once if it runs already.
+
+        Context: Any context.
+        """
         ...
 
 
@@ -211,13 +265,13 @@ def syscall() -> Iterator[Task]:
 
 
 def resume_user_mode(task: Task) -> None:
-    """Deliver what is pending, unless ``task`` is still inside a system call.
+    """Deliver what is pending, unless ``task`` is still inside a system call or a wait.
 
     Raises the first exception that a signal handler raised meanwhile.
 
     Context: Process context.
     """
-    if task.syscall_depth or not task.pending:
+    if task.syscall_depth or task.state != TASK_RUNNING or not task.pending:
         return
     pending = task.pending[:]
     del task.pending[: len(pending)]

@@ -8,7 +8,8 @@ by a thread. So each step below that must not be cut in two *is* one C call:
 
 * ``swake_up_one()``: dequeue the head and wake it. A handler that raised between the two would
   leave a waiter that nobody knows, asleep.
-* ``swake_up_all()``: the same until the queue is empty.
+* ``deque(islice(wakes, n), 0)``: the same for the first ``n``. Not "until it is empty": a waiter that
+  comes back to the queue would be woken again, and again.
 * a waiter is queued by ``setdefault`` (keeps its place when it is queued already) and leaves by
   ``pop``, which also says whether somebody has dequeued it meanwhile. Both are O(1).
 
@@ -17,7 +18,7 @@ An entry is the call that wakes its owner, bound to the scheduler it sleeps in.
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import partial
 from operator import call, itemgetter
@@ -34,20 +35,19 @@ class SwaitQueueHead:
     """``struct swait_queue_head``: a FIFO list of sleepers.
 
     ``task_list`` maps each entry to its task, head first. ``swake_up_one()`` raises KeyError on an
-    empty queue; ``swake_up_all()`` always ends by it: that is how C says that it is empty.
+    empty queue. ``wakes`` is what it draws on: each ``next()`` dequeues the head and wakes it.
 
     Context: Any context.
     """
 
-    __slots__ = ("swake_up_all", "swake_up_one", "task_list")
+    __slots__ = ("swake_up_one", "task_list", "wakes")
 
     def __init__(self) -> None:
         self.task_list: OrderedDict[Entry, Task] = OrderedDict()
         # iter(f, sentinel) calls f for ever: no entry equals None, and a KeyError does not end it
         heads = iter(partial(self.task_list.popitem, False), None)
-        wakes: Iterator[object] = map(call, map(_first, heads))
-        self.swake_up_one: Entry = partial(next, wakes)
-        self.swake_up_all: Entry = partial(deque, wakes, 0)
+        self.wakes: Iterator[object] = map(call, map(_first, heads))
+        self.swake_up_one: Entry = partial(next, self.wakes)
 
     def __len__(self) -> int:
         return len(self.task_list)

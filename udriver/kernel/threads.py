@@ -16,12 +16,14 @@ the Python handler still runs here); signalfd (Python's handlers would never run
 
 from __future__ import annotations
 
+import functools
 import os
 import select
 import signal
 import threading
 import time
 import warnings
+import weakref
 from functools import partial
 from operator import methodcaller
 from typing import Protocol
@@ -39,7 +41,10 @@ class Idle(Protocol):
     """What a task does while it sleeps, if it is not to do nothing: the inline irqchip's loop."""
 
     def sleep(self, task: ThreadTask, timeout: float | None) -> bool:
-        """Sleep in ``task``'s name, at most so long; true if there was anything to wake for."""
+        """Sleep in ``task``'s name, at most so long; true if there was anything to wake for.
+
+        Context: Process context. May sleep.
+        """
         ...
 
 
@@ -63,11 +68,17 @@ class ThreadTask(Task):
             os.close(fd)
 
     def nap(self, timeout: float | None) -> bool:
-        """Sleep on nothing but the task's own fds; true if one of them is ready."""
+        """Sleep on nothing but the task's own fds; true if one of them is ready.
+
+        Context: Process context. May sleep.
+        """
         return bool(self._poll.poll(timeout))
 
     def sleep(self, timeout: float | None, idle: Idle | None) -> bool:
-        """Block until woken, or ``timeout`` seconds later; None means no limit."""
+        """Block until woken, or ``timeout`` seconds later; None means no limit.
+
+        Context: Process context. May sleep.
+        """
         if idle is None and timeout is None:
             os.eventfd_read(self.fds[0])  # blocking: one system call where poll needs two
             return True
@@ -81,9 +92,13 @@ _swap_wakeup_fd = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
 
 
 class MainTask(ThreadTask):
-    """The main thread, on top of which every Python signal handler runs."""
+    """The main thread, on top of which every Python signal handler runs.
 
-    __slots__ = ("_wakeup",)
+    From enter_wait() to leave_wait() Python's wakeup fd is ours: what arrives there is a signal
+    that arrived inside the wait. Whoever had the fd before gets the numbers too.
+    """
+
+    __slots__ = ("_foreign", "_wakeup")
 
     irq_signals: frozenset[int] = frozenset()
     """Signals that are an irqchip's interrupts: they end no sleep, their handler may."""
@@ -94,29 +109,49 @@ class MainTask(ThreadTask):
         reader, self._wakeup = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self.fds = (self.fds[0], reader)
         self._poll.register(reader, select.EPOLLIN)
+        self._foreign = -1
 
     def __del__(self) -> None:
         super().__del__()
         if hasattr(self, "_wakeup"):
             os.close(self._wakeup)
 
+    def enter_wait(self, entered: list[object]) -> None:
+        """As in Task, and take the wakeup fd.
+
+        Context: Process context.
+        """
+        self._take_signals()  # those of a wait below this one, which it finds when we are done
+        super().enter_wait(entered)
+        # swap and remember in one C call: an exception between the two would lose the old fd
+        entered.extend(map(_swap_wakeup_fd, (self._wakeup,)))
+        if entered[1] != self._wakeup:
+            self._foreign = entered[1]  # type: ignore[assignment]
+
+    def leave_wait(self, entered: list[object]) -> None:
+        """As in Task, and give the wakeup fd back.
+
+        Context: Process context.
+        """
+        if len(entered) > 1:
+            signal.set_wakeup_fd(entered[1], warn_on_full_buffer=False)  # type: ignore[arg-type]
+            self._take_signals()
+        super().leave_wait(entered)
+
     def sleep(self, timeout: float | None, idle: Idle | None) -> bool:
-        """As in ThreadTask; what a signal handler raises becomes a pending signal."""
-        outer: list[int] = []
+        """As in ThreadTask; what a signal handler raises becomes a pending signal.
+
+        Context: Process context. May sleep.
+        """
         interrupted = False
         try:
-            # swap and remember in one C call: an exception between the two would lose the old fd
-            outer.extend(map(_swap_wakeup_fd, (self._wakeup,)))
             if idle is not None:
                 interrupted = idle.sleep(self, timeout)
             else:
                 self.nap(timeout)
         except BaseException as exc:  # noqa: BLE001 - a signal handler raised it; poll has nothing to
             self.pending.append(exc)
-        finally:
-            if outer:
-                signal.set_wakeup_fd(outer[0])
-        self._take_signals(outer)
+        self._take_signals()
         return self._take_wakes() or interrupted
 
     def _take_wakes(self) -> bool:
@@ -125,17 +160,29 @@ class MainTask(ThreadTask):
         except BlockingIOError:
             return False
 
-    def _take_signals(self, outer: list[int]) -> None:
+    def _take_signals(self) -> None:
         try:
             arrived = os.read(self.fds[1], 4096)
         except BlockingIOError:
             return
-        if outer and outer[0] not in (-1, self._wakeup):
+        if self._foreign != -1:
             try:
-                os.write(outer[0], arrived)  # somebody else's loop waits for these numbers
-            except BlockingIOError:
-                pass  # full: that loop wakes anyway
+                os.write(self._foreign, arrived)  # somebody else's loop waits for these numbers
+            except OSError:
+                pass  # full: that loop wakes anyway; or closed since
         self.pending.extend(set(arrived) - self.irq_signals)
+
+
+_schedulers: weakref.WeakSet[ThreadScheduler] = weakref.WeakSet()
+
+
+@functools.cache
+def _start_anew_in_children() -> None:
+    def forked() -> None:
+        for scheduler in tuple(_schedulers):
+            scheduler.forked()
+
+    os.register_at_fork(after_in_child=forked)
 
 
 class ThreadScheduler:
@@ -146,10 +193,14 @@ class ThreadScheduler:
 
     def __init__(self) -> None:
         self._local = threading.local()
-        # a child's tasks must not share the parent's eventfds, or each would eat the other's wakes
-        os.register_at_fork(after_in_child=self._forked)
+        _schedulers.add(self)
+        _start_anew_in_children()
 
-    def _forked(self) -> None:
+    def forked(self) -> None:
+        """In a child: its tasks must not share the parent's eventfds, each would eat the other's.
+
+        Context: Process context.
+        """
         self._local = threading.local()
         self.idle = None
 
@@ -184,9 +235,7 @@ class ThreadScheduler:
         task.nvcsw += 1
         if tracepoint.ring is not None:
             tracepoint.ring("sched_switch", task.comm, task.state)
-        expires = None
-        if timeout < MAX_SCHEDULE_TIMEOUT:
-            expires = (-(-time.monotonic_ns() // NSEC_PER_JIFFY) + timeout) * NSEC_PER_JIFFY
+        expires = _expiry(task, timeout)
         left = timeout
         while not task.sleep(_seconds_until(expires), self.idle):
             left = _jiffies_until(expires)
@@ -194,9 +243,18 @@ class ThreadScheduler:
                 break
         else:
             left = _jiffies_until(expires)
+        task.timer = None if expires is None else (left, expires)
         if tracepoint.ring is not None:
             tracepoint.ring("sched_waking", task.comm, left)
         return left
+
+
+def _expiry(task: ThreadTask, timeout: int) -> int | None:
+    if timeout >= MAX_SCHEDULE_TIMEOUT:
+        return None
+    if task.timer is not None and task.timer[0] == timeout:
+        return task.timer[1]  # the same wait sleeps on: jiffies alone would round up once more
+    return (-(-time.monotonic_ns() // NSEC_PER_JIFFY) + timeout) * NSEC_PER_JIFFY
 
 
 def _seconds_until(expires: int | None) -> float | None:
@@ -206,7 +264,7 @@ def _seconds_until(expires: int | None) -> float | None:
 
 
 def _jiffies_until(expires: int | None) -> int:
-    """0 only when it is past. A wait that sleeps on gets back the deadline it had, to the tick."""
+    """0 only when it is past."""
     if expires is None:
         return MAX_SCHEDULE_TIMEOUT
     now = time.monotonic_ns()

@@ -75,7 +75,7 @@ class Echo:
 
     def transmit(self, now: int) -> bytes:
         """Send it, at the line's own pace."""
-        self._uart.set_framing(self._line.framing)
+        self._uart.set_framing(self._line.framing, now)
         sent = self._uart.transmit(now)
         del self._backlog[: self._uart.write(bytes(self._backlog), now)]
         return sent + (b"" if self._uart.paced else self._uart.transmit(now))
@@ -115,6 +115,8 @@ class Script:
         sent = bytearray()
         while self._steps and self._take(self._steps[0], now, sent):
             self._steps.popleft()
+        if not self._steps:
+            self._heard.clear()
         return bytes(sent)
 
     def _take(self, step: Step, now: int, sent: bytearray) -> bool:
@@ -169,21 +171,26 @@ def parse_script(text: str, name: str = "script") -> list[Step]:
         if word and not word.startswith("#"):
             try:
                 steps.append(_parse_step(word, rest.strip()))
-            except (ValueError, SyntaxError) as exc:
+            except ValueError as exc:
                 raise ValueError(f"{name}, line {number}: {exc}") from None
     return steps
 
 
 def _parse_step(word: str, rest: str) -> Step:
-    if word == "unplug" and not rest:
-        return Step(word, 0)
+    if word == "unplug":
+        if not rest:
+            return Step(word, 0)
+        raise ValueError(f"unplug stands alone, without {rest}")
     if word in ("expect", "send"):
-        value = ast.literal_eval(rest)
+        try:
+            value = ast.literal_eval(rest)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            value = None
         if isinstance(value, bytes) and value:
             return Step(word, value)
         raise ValueError(f'{word} wants bytes such as b"OK\\r\\n", not {rest}')
     if word in ("any", "delay"):
-        if rest.isdigit():
+        if rest.isdecimal() and len(rest) < 19:
             return Step(word, int(rest))
         raise ValueError(f"{word} wants a number, not {rest or 'nothing'}")
     raise ValueError(f"{word!r} is none of expect, send, any, delay, unplug")

@@ -49,35 +49,46 @@ class Uart:
         self.framing = Framing()
         self.tx = Fifo8(depth)
         self.rx = Fifo8(depth)
-        self._free_at = Fraction(0)  # when the shift register has sent what it holds
+        self._free_at = Fraction(0)  # when the shift register had sent its last character
+        self._head_end = Fraction(0)  # when the one at the head of the FIFO will have left
+        self._left = b""  # what has left TXD and was not asked for yet
 
-    def set_framing(self, framing: Framing) -> None:
+    def set_framing(self, framing: Framing, now: int) -> None:
         """Change the line; a character that is being shifted out finishes as it began."""
-        self.framing = framing
+        if framing != self.framing:
+            self._shift(now)
+            self.framing = framing
 
     def write(self, data: bytes, now: int) -> int:
         """Fill the transmit FIFO; give how many bytes it had room for."""
+        self._shift(now)
         if not len(self.tx):
-            self._free_at = max(self._free_at, Fraction(now))
+            self._head_end = max(self._free_at, Fraction(now)) + self.framing.char_ns
         return self.tx.push(data[: self.tx.room])
 
     def transmit(self, now: int) -> bytes:
         """The characters whose last stop bit was over by ``now``."""
+        self._shift(now)
+        left, self._left = self._left, b""
+        return left
+
+    def _shift(self, now: int) -> None:
         if not self.paced:
-            return self.tx.pop(len(self.tx))
-        done = max(0, int((now - self._free_at) / self.framing.char_ns))
-        sent = self.tx.pop(done)
-        self._free_at += len(sent) * self.framing.char_ns
-        return sent
+            self._left += self.tx.pop(len(self.tx))
+        elif len(self.tx) and now >= self._head_end:
+            char_ns = self.framing.char_ns
+            sent = self.tx.pop(1 + int((now - self._head_end) / char_ns))
+            self._free_at = self._head_end + (len(sent) - 1) * char_ns
+            self._head_end = self._free_at + char_ns
+            self._left += sent
 
     def next_event(self) -> int | None:
         """When the next character will have left, in ns; None while there is none."""
+        if self._left:
+            return 0
         if not len(self.tx):
             return None
-        if not self.paced:
-            return 0
-        at = self._free_at + self.framing.char_ns
-        return -int(-at // 1)
+        return -int(-self._head_end // 1) if self.paced else 0
 
     def receive(self, data: bytes) -> int:
         """Characters from RXD; give how many the receive FIFO had room for."""

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: MIT
+"""Process context. Plug and unplug: udev's events become probe() and remove().
+
+1. Only events that udev has *processed* count. The kernel's own come 130 ms earlier, while the
+   node still belongs to root and has no links.
+2. Which device it is says its identity, not its node: the serial where it has one, else the place
+   where it is plugged in. A node's number changes when somebody still holds the old one.
+3. Each plug is a new generation: a new UsbSerial with completions of its own, so that nothing
+   that is late can complete the next one.
+4. remove() closes the old fd, or the kernel would give the device another node.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Self
+
+from udriver.drivers.bus import UsbTty, describe, usb_ttys
+from udriver.drivers.irqchip import IRQCHIPS
+from udriver.drivers.usbserial import UsbSerial
+from udriver.errors import DeviceGone, Timeout
+from udriver.kernel.completion import Completion
+
+__all__ = ["Follower", "Identity", "Monitor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What makes a device the same one again: ids, interface, and serial or else topology."""
+
+    vid: str
+    pid: str
+    interface: str
+    serial: str
+    topology: str
+
+    @classmethod
+    def of(cls, tty: UsbTty) -> Identity:
+        """The identity of ``tty``; two clones with one serial are told apart by their place."""
+        clones = [other for other in usb_ttys() if other.serial == tty.serial]
+        unique = bool(tty.serial) and len({other.topology for other in clones}) <= 1
+        return cls(
+            tty.vid,
+            tty.pid,
+            tty.interface,
+            tty.serial if unique else "",
+            "" if unique else tty.topology,
+        )
+
+    def __str__(self) -> str:
+        return f"{self.vid}:{self.pid} " + (self.serial or f"at {self.topology}")
+
+    def fits(self, tty: UsbTty) -> bool:
+        """Whether ``tty`` is that device."""
+        if (self.vid, self.pid, self.interface) != (tty.vid, tty.pid, tty.interface):
+            return False
+        return tty.serial == self.serial if self.serial else tty.topology == self.topology
+
+
+class Monitor:
+    """A thread that sleeps on udev's socket and tells of USB ttys: ``on_add``, ``on_remove``.
+
+    pyudev's own observer thread can die of an exception in a callback; here it is reported, and
+    the next event is handled.
+    """
+
+    def __init__(self, on_add: Callable[[UsbTty], None], on_remove: Callable[[str], None]) -> None:
+        import pyudev  # not at the top: it loads libudev, which a machine without udev lacks
+
+        self._on_add = on_add
+        self._on_remove = on_remove
+        self._monitor: Any = pyudev.Monitor.from_netlink(pyudev.Context(), source="udev")
+        self._monitor.filter_by(subsystem="tty")
+        self._monitor.start()
+        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
+        self._thread = threading.Thread(target=self._watch, name="hotplug", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread."""
+        os.eventfd_write(self._stop_fd, 1)
+        self._thread.join()
+        os.close(self._stop_fd)
+        del self._monitor
+
+    def _watch(self) -> None:
+        poll = select.poll()
+        poll.register(self._monitor.fileno(), select.POLLIN)
+        poll.register(self._stop_fd, select.POLLIN)
+        while all(fd != self._stop_fd for fd, _ in poll.poll()):
+            device = self._monitor.poll(timeout=0)
+            while device is not None:
+                self._dispatch(device)
+                device = self._monitor.poll(timeout=0)
+
+    def _dispatch(self, device: Any) -> None:
+        if device.action == "remove" and device.device_node:
+            self._on_remove(device.device_node)
+        elif device.action == "add":
+            tty = describe(device)
+            if tty is not None:
+                self._on_add(tty)
+
+
+class Follower:
+    """A driver that stays on one physical device over unplug and replug.
+
+    ``driver()`` gives the UsbSerial of the present generation, or waits for one. ``options`` are
+    those of UsbSerial.open(). Opens ``tty`` at once and raises what that raises.
+    """
+
+    def __init__(self, tty: UsbTty, **options: Any) -> None:
+        self.identity = Identity.of(tty)
+        self.generation = 0
+        self.probe_error: Exception | None = None
+        self._options = options
+        self._driver: UsbSerial | None = None
+        self._node = ""
+        self._monitor: Monitor | None = None
+        self._present = Completion(f"plug of {tty.device}")
+        self._closed = False
+        chip = options.get("irqchip", "inline")
+        self._chip = IRQCHIPS[chip] if isinstance(chip, str) else chip
+        self._chip.hold()  # a replug is probed on the monitor's thread, where no handler can be set
+        # listening starts first, so that no plug falls between the look and the listening
+        try:
+            self._monitor = Monitor(self._probe, self._remove)
+            self._probe(tty)
+            if self.probe_error is not None:
+                raise self.probe_error
+        except BaseException:
+            self.close()
+            raise
+
+    def driver(self, timeout: float | None = None) -> UsbSerial:
+        """The driver of the present generation; waits up to ``timeout`` seconds for a plug."""
+        try:
+            self._present.wait(timeout)
+        except TimeoutError:
+            raise Timeout(
+                f"{self.identity} was not plugged in again within {timeout} s; is its cable in?"
+            ) from self.probe_error
+        driver = self._driver
+        if driver is None:
+            raise DeviceGone(f"{self.identity} went at this moment, or was closed; ask again")
+        return driver
+
+    def _probe(self, tty: UsbTty) -> None:
+        if self._closed or not self.identity.fits(tty) or self._driver is not None:
+            return
+        try:
+            self._driver = UsbSerial.open(tty.device, **self._options)
+        except OSError as exc:
+            self.probe_error = exc  # told to whoever waits for the plug
+            return
+        self.probe_error = None
+        self._node = tty.device
+        self.generation += 1
+        self._present.complete_all()
+
+    def _remove(self, node: str) -> None:
+        driver = self._driver
+        if driver is None or node != self._node:
+            return
+        self._present.reinit()
+        self._driver = None
+        driver.close()
+
+    def close(self) -> None:
+        """Stop following and close the driver; who waits for a plug gets DeviceGone."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._monitor is not None:
+            self._monitor.stop()
+        driver, self._driver = self._driver, None
+        self._present.complete_all()
+        if driver is not None:
+            driver.close()
+        self._chip.drop()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
