@@ -61,6 +61,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="run tests of udriver_irq on this irqchip only; may be repeated; default: all three",
     )
     group.addoption(
+        "--udriver-rung",
+        choices=("pty", "qemu", "all"),
+        default="pty",
+        help="what the tests run on: the simulated UART, a real kernel in a VM, or both",
+    )
+    group.addoption(
+        "--udriver-port",
+        metavar="PATH",
+        help="run tests of udriver_device on this port, an adapter with TX wired to RX",
+    )
+    group.addoption(
         "--udriver-leaks",
         action="store_true",
         help="fail a test that leaks an fd, a thread, a signal handler or a signal mask",
@@ -74,9 +85,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("udriver_irq", chips, scope="function")
 
 
+class Adapter:
+    """A real port: it can be opened, and nothing else can be done to it from here."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def push(self, data: bytes) -> None:
+        """Skip: nobody is at the far end but a wire."""
+        pytest.skip(f"{self.path} is an adapter, and its far end a wire: it cannot speak first")
+
+    def unplug(self) -> None:
+        """Skip: it takes a hand."""
+        pytest.skip(f"{self.path} is an adapter: it cannot be pulled from here")
+
+    def close(self) -> None:
+        """Nothing to give back."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        """Nothing to give back."""
+
+
 @pytest.fixture
-def udriver_device() -> Iterator[Device]:
-    """A loopback device on a pty."""
+def udriver_device(request: pytest.FixtureRequest) -> Iterator[Device]:
+    """A loopback device on a pty, or the adapter that --udriver-port names."""
+    port = request.config.getoption("--udriver-port")
+    if port:
+        yield Adapter(port)
+        return
     from udriver_hw.loopback import Loopback
 
     with Loopback() as device:

@@ -27,8 +27,10 @@ def _why_not() -> str:
 
 
 @pytest.fixture(scope="session")
-def rung_qemu() -> None:
-    """Skip, naming the command that would bring the rung, unless the rig can boot here."""
+def rung_qemu(request: pytest.FixtureRequest) -> None:
+    """Skip, naming the command that would bring the rung, unless it is asked for and can boot."""
+    if request.config.getoption("--udriver-rung") == "pty":
+        pytest.skip("rung qemu: not asked for; `pytest --udriver-rung all` boots a real kernel")
     if why := _why_not():
         pytest.skip(f"rung qemu: {why}")
 
