@@ -87,7 +87,10 @@ def _print(ports: list[SerialPort]) -> None:
         table.add_row(*(Text(plain(row[column])) for column in told))
     console.print(table)
     if not all(port.holders_complete for port in ports):
-        print("udriver: ? is what another user's processes hold; root sees it", file=sys.stderr)
+        print(
+            "udriver: ? where some processes are not ours to look into; ask as root",
+            file=sys.stderr,
+        )
     for port in ports:
         if port.use_instead:
             others = ", ".join(port.clone_of)

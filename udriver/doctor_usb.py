@@ -40,7 +40,8 @@ def of_the_system(scene: Scene) -> Iterator[Finding]:
         return
     if scene.container:
         what = f"the {scene.container} container has no /run/udev: no links, no properties"
-        fix = "docker run -v /run/udev:/run/udev:ro -v /dev/serial:/dev/serial:ro ..."
+        tool = "podman" if scene.container == "podman" else "docker"
+        fix = f"{tool} run -v /run/udev:/run/udev:ro -v /dev/serial:/dev/serial:ro ..."
     else:
         what = "udevd does not run: no links, no groups, no rules"
         start = "systemctl start systemd-udevd" if scene.systemd else f"{_UDEVD} --daemon"

@@ -305,7 +305,7 @@ def test_a_line_made_again_works(chip: FdIrqChip) -> None:
 def test_detach_gives_everything_back(chip: FdIrqChip) -> None:
     def here() -> tuple[Any, ...]:
         fds = sorted(fd for fd in range(256) if is_open(fd))
-        return fds, threading.active_count(), signal.getsignal(signal.SIGIO)
+        return fds, threading.active_count(), signal.getsignal(signal.SIGURG)
 
     before = here()
     lines = [Line(chip, f"dev{number}") for number in range(3)]
@@ -359,7 +359,7 @@ def test_signal_respects_no_interest_on_its_only_line(on: Callable[[str], Line])
     line = on("signal")
     line.chip.set_interest(line.irq, 0)
     for _ in range(10):
-        line.send(b"x")  # SIGIO comes before the write returns
+        line.send(b"x")  # SIGURG comes before the write returns
     assert (line.statuses, line.bytes) == ([], b"")
     line.chip.set_interest(line.irq, IN)
     assert line.event.wait(5)
@@ -374,14 +374,14 @@ def test_signal_wakes_a_waiter_on_another_thread(on: Callable[[str], Line], othe
 
 
 def test_signal_refuses_a_foreign_handler() -> None:
-    before = signal.signal(signal.SIGIO, print)
+    before = signal.signal(signal.SIGURG, print)
     far, fd = os.openpty()
     try:
-        with pytest.raises(UDriverError, match=r"SIGIO already has the handler .*select irqchip"):
+        with pytest.raises(UDriverError, match=r"SIGURG already has the handler .*select irqchip"):
             IRQCHIPS["signal"].attach(fd, "dev0")
-        assert signal.getsignal(signal.SIGIO) is print
+        assert signal.getsignal(signal.SIGURG) is print
     finally:
-        signal.signal(signal.SIGIO, before)
+        signal.signal(signal.SIGURG, before)
         os.close(far)
         os.close(fd)
 

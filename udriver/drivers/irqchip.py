@@ -6,7 +6,7 @@ while its fd has something of what its owner is interested in, or hung up; never
 The handler runs to its end before the next one on that line; which thread it runs on is what
 differs:
 
-``signal``  O_ASYNC: SIGIO interrupts the main thread between two bytecodes, as an interrupt on
+``signal``  O_ASYNC and F_SETSIG: SIGURG interrupts the main thread between two bytecodes, as an interrupt on
             one CPU. Its handler then runs under whatever the main thread was doing.
 ``select``  a thread sleeps in epoll: the interrupt lands on another CPU.
 ``inline``  whoever sleeps in a wait sleeps in epoll, takes the interrupt himself and goes on:
@@ -14,11 +14,13 @@ differs:
 
 Decisions, with what was measured on 6.12 and 6.18:
 
-* Plain SIGIO, not F_SETSIG with a real-time signal. Python hands a handler no siginfo, so si_fd
-  would be lost, and a full queue of real-time signals falls back to SIGIO anyway.
+* SIGURG, whose default action is to be ignored. SIGIO kills: one that is still on its way when the
+  last line is ended, or in a forked child, would be the end of the process. Not a real-time signal:
+  Python hands a handler no siginfo, so si_fd would be lost, and their queue, when it is full, falls
+  back to SIGIO.
 * F_SETOWN_EX to the main *thread*. With F_SETOWN any thread may get the signal, and a main
   thread that blocks outside our waits would not return from its system call.
-* The kernel sends no SIGIO at hangup, so a watcher thread sleeps in epoll on nothing but
+* The kernel sends no signal at hangup, so a watcher thread sleeps in epoll on nothing but
   EPOLLHUP and hands it on. It costs no wake-up until then.
 * Not signalfd: Python's own handlers would stop running. Not ``pthread_sigmask`` as a
   local_irq_disable(): the signal then goes to another thread and the Python handler still runs
@@ -50,7 +52,8 @@ IN = select.EPOLLIN
 OUT = select.EPOLLOUT
 GONE = select.EPOLLHUP | select.EPOLLERR
 
-F_SETOWN_EX = 15  # asm-generic/fcntl.h
+F_SETSIG = 10  # asm-generic/fcntl.h, as the next two
+F_SETOWN_EX = 15
 F_OWNER_TID = 0
 
 
@@ -158,6 +161,9 @@ class FdIrqChip:
     def interest(self, irq: int) -> int:
         """What set_interest() set last; IN at first. Any context."""
         return self._sources[irq].events
+
+    def resample(self, irq: int) -> None:
+        """Raise the line if its level is asserted and its edge got lost; before a sleep."""
 
     def status(self, irq: int) -> int:
         """The interrupt status register: EPOLL* bits why the line was raised. Reading clears it."""
@@ -326,7 +332,7 @@ class SignalChip(FdIrqChip):
     """Interrupts land on top of the main thread, between two of its bytecodes."""
 
     name = "signal"
-    signum = signal.SIGIO
+    signum = signal.SIGURG
 
     def _start(self) -> None:
         found = signal.getsignal(self.signum)
@@ -339,7 +345,7 @@ class SignalChip(FdIrqChip):
             )
         elif found not in (signal.SIG_DFL, signal.SIG_IGN):
             raise UDriverError(
-                f"SIGIO already has the handler {found!r}; remove it, or use the select irqchip"
+                f"SIGURG already has the handler {found!r}; remove it, or use the select irqchip"
             )
         MainTask.irq_signals |= {self.signum}
         if signal.getsignal(self.signum) != self._handler:
@@ -391,7 +397,14 @@ class SignalChip(FdIrqChip):
         elif not flags & os.O_ASYNC:
             owner = struct.pack("ii", F_OWNER_TID, os.getpid())  # the main thread's tid
             fcntl.fcntl(source.fd, F_SETOWN_EX, owner)
+            fcntl.fcntl(source.fd, F_SETSIG, self.signum)
             fcntl.fcntl(source.fd, fcntl.F_SETFL, flags | os.O_ASYNC)
+
+    def resample(self, irq: int) -> None:
+        """As said; Ctrl-C at the entry of our handler raises there before the handler has begun."""
+        source = self._sources.get(irq)
+        if source is not None and not source.masked and _poll_now(source):
+            self._interrupt()
 
     def _interrupt(self) -> None:
         main = threading.main_thread().ident

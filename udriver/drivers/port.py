@@ -16,6 +16,7 @@ import os
 import stat
 import struct
 import termios
+import time
 from dataclasses import dataclass
 from typing import Literal
 
@@ -171,7 +172,12 @@ class Port:
 
     def _refuse_if_held(self, fd: int) -> None:
         """Root passes TIOCEXCL and nobody is stopped by flock alone, so look ourselves first."""
-        exclusive = struct.unpack("i", fcntl.ioctl(fd, TIOCGEXCL, bytes(4)))[0]
+        tries = 10  # a program that has just ended is still being taken off the tty
+        while exclusive := fcntl.ioctl(fd, TIOCGEXCL, bytes(4)) != bytes(4):
+            tries -= 1
+            if not tries:
+                break
+            time.sleep(0.005)
         if exclusive or holders(self.device):
             raise self._busy()
 
@@ -300,14 +306,20 @@ class Port:
         """Give the tty back as it was found: termios, exclusivity, locks. May be repeated."""
         if not self._serial.is_open:
             return
-        try:
-            # on a pty whose other end stopped reading, and on a slow line, TCSANOW does not wait
-            termios.tcsetattr(self.fd, termios.TCSANOW, self._found)
-            if self.exclusive:
-                fcntl.ioctl(self.fd, termios.TIOCNXCL)
-        except (OSError, termios.error):
-            pass  # hung up: the tty that had these settings is gone
+        for restore in (self._restore_termios, self._end_exclusivity):
+            try:
+                restore()
+            except (OSError, termios.error):
+                pass  # hung up: the tty that had these settings is gone
         self._serial.close()
+
+    def _restore_termios(self) -> None:
+        # TCSANOW: on a slow line, or a pty whose other end stopped reading, draining never ends
+        termios.tcsetattr(self.fd, termios.TCSANOW, self._found)
+
+    def _end_exclusivity(self) -> None:
+        if self.exclusive:
+            fcntl.ioctl(self.fd, termios.TIOCNXCL)
 
 
 def _in_waiting(fd: int) -> int:

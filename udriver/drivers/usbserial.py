@@ -322,8 +322,8 @@ class UsbSerial:
             known = 0
             while True:
                 self._wait_for_bytes(known + 1, deadline, timeout)
-                length = self.fifo.find(0x0A, limit)
-                known = min(len(self.fifo), limit)
+                known = min(len(self.fifo), limit)  # first: more may come while we look
+                length = self.fifo.find(0x0A, known)
                 if length or known == limit:
                     return self._take(length or limit)
 
@@ -454,6 +454,9 @@ class UsbSerial:
                 raise self._loss()
             if not self._rx_on:
                 self._unthrottle()  # less than half is free, but this reader needs more to come
+            self.chip.resample(self.irq)
+            if len(self.fifo) >= count:
+                return
             self.sleep_on(self.rx_ready, deadline, "read", timeout)
 
     def _take(self, size: int) -> bytes:
