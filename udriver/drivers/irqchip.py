@@ -380,7 +380,8 @@ class SignalChip(FdIrqChip):
         MainTask.irq_signals -= {self.signum}
 
     def _watch(self, source: _Source) -> None:
-        _epoll_set(self._hangups, source.fd, None if source.masked else 0)
+        # one shot: the watcher need not take it out, and so never touches an fd that may be another
+        _epoll_set(self._hangups, source.fd, None if source.masked else select.EPOLLONESHOT)
         try:
             self._set_async(source)
         except OSError:
@@ -430,7 +431,6 @@ class SignalChip(FdIrqChip):
             for fd, _ in self._hangups.poll():
                 if fd == self._stop_fd:
                     return
-                _epoll_set(self._hangups, fd, None)
                 self._interrupt()
 
 

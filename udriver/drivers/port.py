@@ -103,15 +103,15 @@ class Port:
         self.exclusive = exclusive
         if self.line.baudrate < 1:
             raise Unsupported(f"{self.path}: {self.line.baudrate} baud is none; ask for at least 1")
-        probe = self._open_node()
-        try:
-            if exclusive:
-                self._refuse_if_held(probe)
-            self._found = termios.tcgetattr(probe)
-            self.discarded = _in_waiting(probe)
-            self._serial = self._open_serial(_modem_lines(probe), dtr)
-        finally:
-            os.close(probe)
+        for tries_left in reversed(range(20)):
+            try:
+                self._open(dtr)
+                break
+            except Busy:
+                # nobody in sight: a program that has just ended is still being taken off the tty
+                if not tries_left or holders(self.device):
+                    raise
+                time.sleep(0.01)
         try:
             self.fd = self._serial.fileno()
             self._finish_setup()
@@ -119,6 +119,18 @@ class Port:
         except BaseException:
             self.close()
             raise
+
+    def _open(self, dtr: Dtr) -> None:
+        probe = self._open_node()
+        try:
+            # root passes TIOCEXCL, and flock alone stops nobody who does not ask
+            if self.exclusive and (_is_exclusive(probe) or holders(self.device)):
+                raise self._busy()
+            self._found = termios.tcgetattr(probe)
+            self.discarded = _in_waiting(probe)
+            self._serial = self._open_serial(_modem_lines(probe), dtr)
+        finally:
+            os.close(probe)
 
     def __repr__(self) -> str:
         return f"<Port {self.path} {self.line}>"
@@ -169,17 +181,6 @@ class Port:
     def _busy(self) -> Busy:
         found = ", ".join(map(str, holders(self.device))) or "this process, or one of another user"
         return Busy(f"{self.path} is held by {found}; stop that program or choose another port")
-
-    def _refuse_if_held(self, fd: int) -> None:
-        """Root passes TIOCEXCL and nobody is stopped by flock alone, so look ourselves first."""
-        tries = 10  # a program that has just ended is still being taken off the tty
-        while exclusive := fcntl.ioctl(fd, TIOCGEXCL, bytes(4)) != bytes(4):
-            tries -= 1
-            if not tries:
-                break
-            time.sleep(0.005)
-        if exclusive or holders(self.device):
-            raise self._busy()
 
     def _open_serial(self, modem: int | None, dtr: Dtr) -> serial.Serial:
         port = serial.Serial()
@@ -320,6 +321,10 @@ class Port:
     def _end_exclusivity(self) -> None:
         if self.exclusive:
             fcntl.ioctl(self.fd, termios.TIOCNXCL)
+
+
+def _is_exclusive(fd: int) -> bool:
+    return fcntl.ioctl(fd, TIOCGEXCL, bytes(4)) != bytes(4)
 
 
 def _in_waiting(fd: int) -> int:

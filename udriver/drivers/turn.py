@@ -4,53 +4,43 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 from udriver.kernel.completion import Completion, complete
 
 if TYPE_CHECKING:
     from udriver.drivers.usbserial import UsbSerial
 
-__all__ = ["Turn"]
+__all__ = ["in_turn"]
+
+T = TypeVar("T")
 
 
-class Turn:
-    """``with Turn(...)``: one call at a time, the others sleep as any other waiter.
+def in_turn(
+    driver: UsbSerial, turn: Completion, deadline: float | None, what: str, body: Callable[[], T]
+) -> T:
+    """Call ``body`` while no other call has ``turn``, a completion with one token.
 
     Not a lock: a main thread that blocks on a lock takes no signal-driven interrupt, and an unplug
-    could not wake it. ``event`` is a completion with one token. The token is noted in the same C
-    call that takes it, so that an exception from a signal handler cannot lose it.
+    could not wake it. Not a context manager: a signal handler may raise at the entry of
+    ``__exit__``, and the turn would never end; here what gives it back is tried again.
     """
-
-    __slots__ = ("_deadline", "_driver", "_event", "_inside", "_taken", "_what")
-
-    def __init__(
-        self, driver: UsbSerial, event: Completion, deadline: float | None, what: str
-    ) -> None:
-        self._driver = driver
-        self._event = event
-        self._deadline = deadline
-        self._what = what
-        self._taken: list[object] = []
-        self._inside: list[int] = []
-
-    def __enter__(self) -> None:
-        self._inside.append(threading.get_ident())
-        self._driver.inside.append(self._inside[0])
+    taken: list[object] = []
+    try:
+        driver.inside[id(taken)] = threading.get_ident()
+        driver.sleep_on(turn, deadline, what, None, taken)
+        return body()
+    finally:
         try:
-            self._driver.sleep_on(self._event, self._deadline, self._what, None, self._taken)
-        except BaseException:
-            self.__exit__()
+            _leave(driver, turn, taken)
+        except BaseException:  # a signal handler's, before it was done; what was done stays done
+            _leave(driver, turn, taken)
             raise
 
-    def __exit__(self, *exc_info: object) -> None:
-        if self._taken:
-            complete(self._event)
-            self._taken.clear()
-        if self._inside:
-            self._driver.inside.remove(self._inside.pop())
-        if self._driver.gone:
-            complete(self._driver.quiet)
 
-    # a signal handler may raise at the entry of __exit__, before anything is given back
-    __del__ = __exit__
+def _leave(driver: UsbSerial, turn: Completion, taken: list[object]) -> None:
+    turn.put_back(taken)
+    driver.inside.pop(id(taken), None)
+    if driver.gone:
+        complete(driver.quiet)

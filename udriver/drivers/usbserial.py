@@ -20,12 +20,13 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Self
 
 from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
 from udriver.drivers.port import Port
 from udriver.drivers.transmitter import Transmitter
-from udriver.drivers.turn import Turn
+from udriver.drivers.turn import in_turn
 from udriver.errors import DeviceGone, Timeout, UDriverError, Unsupported
 from udriver.kernel import tracepoint
 from udriver.kernel.completion import (
@@ -105,7 +106,7 @@ class UsbSerial:
         self._gone: Exception | None = None
         self._rx_on = True
         self._tx_on = False
-        self.inside: list[int] = []
+        self.inside: dict[int, int] = {}
         self.quiet = Completion(f"{port.name} quiet")
         self._received = self._dropped = self._drains = self._throttles = self._written = 0
         self._read = 0
@@ -166,7 +167,7 @@ class UsbSerial:
     def _remove(self, closer: int) -> None:
         try:
             # nobody may still use the fd: its number will soon be another file's
-            while any(ident != closer for ident in self.inside):
+            while any(ident != closer for ident in tuple(self.inside.values())):
                 self.quiet.wait()
             free_irq(self.irq, self)
             if self._transmitter is not None:
@@ -289,9 +290,12 @@ class UsbSerial:
     def read(self, size: int = 65536, timeout: float | None = None) -> bytes:
         """At least one byte and at most ``size``, as soon as there are any."""
         deadline = _deadline(timeout)
-        with Turn(self, self._read_turn, deadline, "read"):
+
+        def body() -> bytes:
             self._wait_for_bytes(1, deadline, timeout)
             return self._take(size)
+
+        return in_turn(self, self._read_turn, deadline, "read", body)
 
     def readexactly(self, size: int, timeout: float | None = None) -> bytes:
         """Exactly ``size`` bytes; when they do not come, nothing that did is lost.
@@ -300,38 +304,48 @@ class UsbSerial:
         KeyboardInterrupt included, has in ``partial`` what was taken out meanwhile.
         """
         deadline = _deadline(timeout)
-        with Turn(self, self._read_turn, deadline, "read"):
+
+        def body() -> bytes:
             if size <= self.fifo.size:
                 self._wait_for_bytes(size, deadline, timeout)
                 return self._take(size)
-            data = bytearray()
-            try:
-                while len(data) < size:
-                    self._wait_for_bytes(1, deadline, timeout)
-                    data += self._take(size - len(data))
-            except BaseException as exc:  # KeyboardInterrupt too
-                exc.partial = bytes(data)  # type: ignore[attr-defined]
-                raise
-            return bytes(data)
+            return self._read_long(size, deadline, timeout)
+
+        return in_turn(self, self._read_turn, deadline, "read", body)
+
+    def _read_long(self, size: int, deadline: float | None, timeout: float | None) -> bytes:
+        data = bytearray()
+        try:
+            while len(data) < size:
+                self._wait_for_bytes(1, deadline, timeout)
+                data += self._take(size - len(data))
+        except BaseException as exc:  # KeyboardInterrupt too
+            exc.partial = bytes(data)  # type: ignore[attr-defined]
+            raise
+        return bytes(data)
 
     def readline(self, timeout: float | None = None, limit: int | None = None) -> bytes:
         r"""Bytes up to and with the first ``\n``; or ``limit`` bytes, the kfifo's size by default."""
-        limit = min(limit or self.fifo.size, self.fifo.size)
+        most = min(limit or self.fifo.size, self.fifo.size)
         deadline = _deadline(timeout)
-        with Turn(self, self._read_turn, deadline, "read"):
+
+        def body() -> bytes:
             known = 0
             while True:
                 self._wait_for_bytes(known + 1, deadline, timeout)
-                known = min(len(self.fifo), limit)  # first: more may come while we look
+                known = min(len(self.fifo), most)  # first: more may come while we look
                 length = self.fifo.find(0x0A, known)
-                if length or known == limit:
-                    return self._take(length or limit)
+                if length or known == most:
+                    return self._take(length or most)
+
+        return in_turn(self, self._read_turn, deadline, "read", body)
 
     def write(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> int:
-        """Hand all of ``data`` to the tty; give its length. Timeout.transferred says how far it got."""
+        """Hand all of ``data`` to the tty; give its length. Timeout.transferred: how far it got."""
         deadline = _deadline(timeout)
-        with Turn(self, self._write_turn, deadline, "write"):
-            view = memoryview(data)
+        view = memoryview(data)
+
+        def body() -> int:
             sent = 0
             while sent < len(view):
                 count = self._write_some(view[sent:])
@@ -342,6 +356,8 @@ class UsbSerial:
             if tracepoint.ring is not None:
                 tracepoint.ring("tty_write", self.port.name, sent)
             return sent
+
+        return in_turn(self, self._write_turn, deadline, "write", body)
 
     def transact(self, data: bytes, size: int, timeout: float | None = None) -> bytes:
         """Write ``data``, then read exactly ``size`` bytes of answer, both within ``timeout``."""
@@ -355,12 +371,11 @@ class UsbSerial:
         As far as the kernel knows: a pty has no transmitter and is always drained.
         """
         deadline = _deadline(timeout)
-        with Turn(self, self._write_turn, deadline, "flush"):
-            if self._gone is not None:
-                raise self._loss()
-            if self._transmitter is None:
+
+        def body() -> None:
+            if self._gone is None and self._transmitter is None:
                 self._transmitter = Transmitter(self.port, self.tx_empty)
-            while self._gone is None:
+            while self._gone is None and self._transmitter is not None:
                 self.tx_empty.reinit()
                 if self._gone is not None:
                     break  # it went just before the reinit, which forgot that
@@ -370,10 +385,12 @@ class UsbSerial:
                     return  # else that was the answer to a flush that had timed out
             raise self._loss()
 
+        in_turn(self, self._write_turn, deadline, "flush", body)
+
     def reset_input_buffer(self) -> int:
         """Throw away what was received and not read; give how many bytes that was."""
-        with Turn(self, self._read_turn, None, "read"):
-            return len(self._take(self.fifo.size))
+        drop = partial(self._take, self.fifo.size)
+        return len(in_turn(self, self._read_turn, None, "read", drop))
 
     def wait_modem_lines(self, lines: int, timeout: float | None = None) -> int:
         """Wait until one of ``lines`` (TIOCM_* bits) changes; give all lines then.

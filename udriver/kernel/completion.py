@@ -221,13 +221,25 @@ class Completion:
         try:
             _deliver(left)
         except BaseException:
-            _give_back(self, taken)
+            self.put_back(taken)
             raise
         if left > 0:
             return True
         if left == 0:
             raise TimeoutError(f"{self.name} was not completed within {timeout} s")
         raise InterruptedError(f"the wait for {self.name} was killed by a signal")
+
+    def put_back(self, taken: list[object]) -> None:
+        """Give back what wait_into() noted in ``taken``, and empty it. May be called twice.
+
+        Context: Any context.
+        """
+        queue = self.wait_queue
+        if taken:
+            # forget and post in one C call, so that this may be repeated if an exception cut it
+            any(map(call, (taken.clear, self._done.post)))
+        if queue.task_list and self._done.some:
+            _wake_head(queue)
 
     def __await__(self) -> Generator[Any, None, None]:
         """``await x``: wait in an asyncio task instead of a thread; same queue, same rules.
@@ -434,7 +446,7 @@ class _Waiter:
     def abandon(self) -> None:
         """An exception ends the wait: give the token back, or pass the wake-up on."""
         if self.taken:
-            _give_back(self.x, self.taken)
+            self.x.put_back(self.taken)
         elif self.dequeue() is None and self.x._done.some:
             _wake_head(self.queue)
 
@@ -454,13 +466,6 @@ class _Waiter:
                 return 1 if self.leave() else 0
 
 
-def _give_back(x: Completion, taken: list[object]) -> None:
-    if taken:
-        taken.clear()
-        if x._done is not _DONE_FOR_GOOD:
-            complete(x)
-
-
 def _wait_for_common(
     x: Completion, timeout: int, state: int, taken: list[object] | None = None
 ) -> int:
@@ -476,7 +481,7 @@ def _wait_for_common(
         except IndexError:
             pass  # somebody was faster
         except BaseException:  # a signal handler's: the caller will not know that it has a token
-            _give_back(x, taken)
+            x.put_back(taken)
             raise
     return _sleep_on(x, timeout, state, taken)
 
