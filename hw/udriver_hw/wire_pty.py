@@ -167,19 +167,22 @@ class PtyWire:
     def _after_a_close(self) -> None:
         self._look_at = None
         exclusive = int.from_bytes(fcntl.ioctl(self._keeper, TIOCGEXCL, bytes(4)), "little")
-        if exclusive:
-            fcntl.ioctl(self._keeper, termios.TIOCNXCL)  # or who is not root could not come back
+        lapses = exclusive and os.geteuid() != 0
+        if lapses:  # or the keeper could not come back; for root it can, and none sees a change
+            fcntl.ioctl(self._keeper, termios.TIOCNXCL)
         os.close(self._keeper)
         master = select.poll()
         master.register(self._master, 0)
         nobody = any(events & select.POLLHUP for _, events in master.poll(0))
         self._keeper = _open_keeper(self._master)
         if nobody:
+            fcntl.ioctl(self._keeper, termios.TIOCNXCL)
             termios.tcflush(self._keeper, termios.TCIFLUSH)
-        elif exclusive:
+            return
+        if lapses:
             fcntl.ioctl(self._keeper, termios.TIOCEXCL)
-            if self._looks:
-                self._look_at = time.monotonic_ns() + self._looks.popleft()
+        if exclusive and self._looks:
+            self._look_at = time.monotonic_ns() + self._looks.popleft()
 
     def _listens(self) -> bool:
         """A line that takes time goes its way even if nobody reads what comes back."""

@@ -48,10 +48,14 @@ def _pids() -> list[int]:
 
 def _fds(pid: int) -> Iterator[tuple[str, str]]:
     try:
-        for fd in os.listdir(f"/proc/{pid}/fd"):
-            yield fd, os.readlink(f"/proc/{pid}/fd/{fd}")
+        names = os.listdir(f"/proc/{pid}/fd")
     except OSError:
         return  # ended meanwhile, or not ours to see
+    for fd in names:
+        try:
+            yield fd, os.readlink(f"/proc/{pid}/fd/{fd}")
+        except OSError:
+            continue  # closed meanwhile; the others still count
 
 
 def _has_open(pid: int, device: str, rdev: int) -> bool:
