@@ -100,9 +100,8 @@ def _send(
     frames = options["frames"] or (None if options["duration"] else 1000)
     end = time.monotonic() + options["duration"] if options["duration"] else None
     size = options["size"]
-    char = driver.port.line.bits_per_char / driver.port.line.baudrate
     in_flight = driver.fifo.size // 2 if source else size
-    timeout = options["timeout"] or 1 + 2 * in_flight * char
+    timeout = options["timeout"] or 1 + 2 * in_flight * driver.port.line.char_time
     total = Path(options["file"]).stat().st_size if source else frames
 
     def more(tally: Tally) -> bool:

@@ -62,6 +62,11 @@ class Line:
         """Start, data, parity and stop bits: what one byte takes on the wire."""
         return 1 + self.bytesize + (self.parity != "N") + self.stopbits
 
+    @property
+    def char_time(self) -> float:
+        """Seconds that one byte takes on the wire."""
+        return self.bits_per_char / self.baudrate
+
 
 @dataclass(frozen=True, slots=True)
 class Icount:

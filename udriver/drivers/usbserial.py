@@ -373,16 +373,18 @@ class UsbSerial:
         deadline = _deadline(timeout)
 
         def body() -> None:
-            if self._gone is None and self._transmitter is None:
+            if self._gone is not None:
+                raise self._loss()
+            if self._transmitter is None:
                 self._transmitter = Transmitter(self.port, self.tx_empty)
-            while self._gone is None and self._transmitter is not None:
+            ticket = self._transmitter.arm()
+            while self._gone is None:
                 self.tx_empty.reinit()
                 if self._gone is not None:
                     break  # it went just before the reinit, which forgot that
-                self._transmitter.arm()
+                if self._transmitter.answered >= ticket:
+                    return  # not an answer to an earlier flush, which had timed out
                 self.sleep_on(self.tx_empty, deadline, "flush", timeout)
-                if self._gone is None and self.port.transmitter_empty():
-                    return  # else that was the answer to a flush that had timed out
             raise self._loss()
 
         in_turn(self, self._write_turn, deadline, "flush", body)
