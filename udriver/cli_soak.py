@@ -8,7 +8,6 @@ token must have been consumed exactly once: what was posted is what was taken, a
 
 from __future__ import annotations
 
-import itertools
 import json
 import signal
 import sys
@@ -42,7 +41,6 @@ class _Soak:
         self.over = Completion("soak is over")
         shares = [posts // (threads + 2)] * (threads + 1)
         self.shares = [posts - sum(shares), *shares]  # handler, main thread, threads
-        self.handler_posts = itertools.count()
         self.posted = [0] * len(self.shares)
         self.consumed = [0] * threads
 
