@@ -133,9 +133,9 @@ def test_p99_bar() -> None:
     ("arguments", "status", "says"),
     [
         (["/dev/nosuch"], Status.NO_DEVICE, "/dev/nosuch"),
-        (["/tmp"], Status.FAILED, "a directory"),
-        (["/etc/passwd"], Status.FAILED, "a regular file"),
-        (["/dev/null"], Status.FAILED, "not a tty"),
+        (["/tmp"], Status.NO_DEVICE, "a directory"),
+        (["/etc/passwd"], Status.NO_DEVICE, "a regular file"),
+        (["/dev/null"], Status.NO_DEVICE, "not a tty"),
         (["0403:6001"], Status.NO_DEVICE, "no device is 0403:6001"),
         (["some-by-id-name"], Status.NO_DEVICE, "by-id"),
         (["-b", "-5"], Status.USAGE, "-5"),
@@ -151,6 +151,11 @@ def test_p99_bar() -> None:
         (["--nonsense"], Status.USAGE, "--nonsense"),
         (["-d", "7"], Status.UNSUPPORTED, "refuses"),
         (["-p", "even"], Status.UNSUPPORTED, "refuses"),
+        (["--dtr", "on"], Status.UNSUPPORTED, "no modem lines"),
+        (["-f", "hard"], Status.UNSUPPORTED, "no modem lines"),
+        (["-f", "soft", "--file", "/etc/passwd"], Status.USAGE, "XON"),
+        (["--size", "4096", "--fifo-size", "4096"], Status.USAGE, "kfifo"),
+        ([""], Status.NO_DEVICE, "empty"),
         (["--file", "/nosuch"], Status.USAGE, "/nosuch"),
         (["--file", "/tmp"], Status.USAGE, "not a regular file"),
         (["--file", "/dev/null"], Status.USAGE, "not a regular file"),
@@ -328,3 +333,58 @@ def test_trace_shows_the_stations_in_order(irq: str) -> None:
 
 def test_help_lists_the_statuses() -> None:
     assert "77 prerequisite missing" in " ".join(udriver("--help").stdout.split())
+
+
+@pytest.mark.parametrize("irq", ["signal", "select", "inline"])
+def test_a_file_through_a_small_kfifo(irq: str, tmp_path: Path, device: Spawned) -> None:
+    source = tmp_path / "file"
+    source.write_bytes(random.Random(irq).randbytes(4097))
+    result = udriver(
+        "run", device.path, "--irq", irq, "--fifo-size", "1024", "--file", str(source), "--json"
+    )
+    assert result.returncode == 0, result.stderr
+    report = json.loads(result.stdout)
+    assert report["sha256"] == hashlib.sha256(source.read_bytes()).hexdigest()
+
+
+def test_a_second_ctrl_c_cuts_nothing_short() -> None:
+    with Loopback() as device, unchanged(device.path):
+        process = start("run", device.path, "--duration", "30", "--json")
+        while device.stats().rx < 6400:
+            assert process.poll() is None, process.communicate()
+        for _ in range(20):
+            process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == Status.INTERRUPTED, err
+    assert json.loads(out)["errors"] == 0
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("arguments", [["run", "--frames", "2"], ["list"], ["trace"]])
+def test_a_table_into_a_closed_pipe(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [sys.executable, "-m", "udriver", *arguments],
+        env=ENVIRONMENT, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    os.close(writer)
+    assert result.returncode == Status.FAILED
+    assert "stdout was closed" in result.stderr
+
+
+def test_notes_do_not_land_in_the_result() -> None:
+    code = f"exec {sys.executable} -m udriver run --frames 2 --json 2>&-"
+    result = subprocess.run(
+        ["sh", "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert json.loads(result.stdout)["frames"] == 2
+
+
+def test_no_stdout_at_all_is_said() -> None:
+    code = f"exec {sys.executable} -m udriver run --frames 2 --json >&-"
+    result = subprocess.run(
+        ["sh", "-c", code], env=ENVIRONMENT, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == Status.FAILED
+    assert "stdout is closed" in result.stderr

@@ -7,6 +7,7 @@ Data goes to stdout, progress and notes to stderr. Composition: this side may kn
 from __future__ import annotations
 
 import enum
+import errno
 import math
 import os
 import signal
@@ -18,7 +19,8 @@ from typing import Any, NoReturn
 import click
 
 from udriver import __version__
-from udriver.errors import Busy, DeviceGone, Timeout, UDriverError, Unsupported
+from udriver.drivers.bus import AmbiguousDevice
+from udriver.errors import Busy, DeviceGone, NotASerialPort, Timeout, UDriverError, Unsupported
 
 __all__ = ["Status", "main", "status_of"]
 
@@ -45,6 +47,8 @@ _STATUS: list[tuple[type[BaseException], Status]] = [
     (Unsupported, Status.UNSUPPORTED),
     (Timeout, Status.TIMEOUT),
     (FileNotFoundError, Status.NO_DEVICE),
+    (NotASerialPort, Status.NO_DEVICE),
+    (AmbiguousDevice, Status.USAGE),
     (PermissionError, Status.PERMISSION),
     (KeyboardInterrupt, Status.INTERRUPTED),
     (click.Abort, Status.INTERRUPTED),
@@ -65,7 +69,10 @@ def sentence_of(exc: BaseException) -> str:
         command = exc.ctx.command_path if exc.ctx else "udriver"
         return f"{exc.format_message().rstrip('.')}; `{command} --help` lists what is there"
     if isinstance(exc, OSError) and not isinstance(exc, UDriverError):
-        return str(exc.strerror or exc)
+        cause = str(exc.strerror or exc)
+        if exc.errno in (errno.ENOSPC, errno.EIO, errno.EFBIG):
+            return f"stdout: {cause}; write the result where there is room"
+        return cause
     return str(exc)
 
 
@@ -305,12 +312,33 @@ def doctor(port: str | None, as_json: bool) -> None:
     raise SystemExit(doctor_command(port, as_json))
 
 
+def _interrupt(signum: int, frame: object) -> NoReturn:
+    """Ctrl-C counts once: a second one must not cut short what puts the port back and reports."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
+def _open_missing_fds() -> bool:
+    """Or the tty would get number 1 or 2, and notes land in it; true if it was stdout's."""
+    stdout_was_closed = sys.stdout is None
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number, which is this one
+    sys.stdout = sys.stdout or open(1, "w")  # noqa: SIM115 - for as long as we run
+    sys.stderr = sys.stderr or open(2, "w")  # noqa: SIM115
+    return stdout_was_closed
+
+
 def _terminate(signum: int, frame: object) -> NoReturn:
     raise SystemExit(128 + signum)  # so that `finally` restores the port
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its status; no traceback reaches a user."""
+    stdout_was_closed = _open_missing_fds()
+    signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
     try:
@@ -331,4 +359,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         status = status_of(exc)
     else:
         status = Status.OK
+    if stdout_was_closed and not status:
+        print("udriver: stdout is closed, so the result went nowhere; open it", file=sys.stderr)
+        status = Status.FAILED
     sys.exit(status)

@@ -8,10 +8,10 @@ import sys
 from dataclasses import asdict
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from udriver.cli import Status
+from udriver.console import Console
 from udriver.doctor import Diagnosis, Finding, Scene, diagnose
 from udriver.drivers.access import User
 from udriver.drivers.system import Root

@@ -7,12 +7,12 @@ import json
 import sys
 
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from udriver.cli import Status
 from udriver.cli_doctor import plain
+from udriver.console import Console
 from udriver.drivers.inventory import SerialPort, serial_ports
 from udriver.drivers.system import Root, processes
 from udriver.drivers.udevdb import rules_files

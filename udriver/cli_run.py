@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from udriver.cli import Status, sentence_of, status_of
+from udriver.console import Console
 from udriver.drivers.port import Icount, Line
 from udriver.drivers.usbserial import UsbSerial
 from udriver.errors import DeviceGone, Timeout
@@ -43,6 +43,13 @@ def run_command(**options: Any) -> int:
     )
     if options["file"] and (options["frames"] or options["duration"]):
         raise click.UsageError("--file is sent once: give it without --frames and --duration")
+    if options["file"] and options["flow"] == "soft":
+        raise click.UsageError("a file may hold XON and XOFF, which -f soft eats: leave one out")
+    if options["size"] > options["fifo_size"] // 2:
+        raise click.UsageError(
+            f"--size {options['size']} does not fit into half a kfifo of {options['fifo_size']} "
+            "bytes, and a frame is written before it is read: raise --fifo-size"
+        )
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_source(options["file"])) if options["file"] else None
         target = stack.enter_context(open_target(options["port"], paced=options["paced"]))

@@ -16,10 +16,10 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from rich.console import Console
 from rich.table import Table
 
 from udriver.cli import Status
+from udriver.console import Console
 from udriver.kernel.completion import (
     Completion,
     complete,

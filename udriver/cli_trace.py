@@ -6,9 +6,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 
-from rich.console import Console
 from rich.table import Table
 
+from udriver.console import Console
 from udriver.drivers.usbserial import UsbSerial
 from udriver.kernel import tracepoint
 from udriver.target import open_target

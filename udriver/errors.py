@@ -8,7 +8,15 @@ from __future__ import annotations
 
 import errno
 
-__all__ = ["Busy", "ContextError", "DeviceGone", "Timeout", "UDriverError", "Unsupported"]
+__all__ = [
+    "Busy",
+    "ContextError",
+    "DeviceGone",
+    "NotASerialPort",
+    "Timeout",
+    "UDriverError",
+    "Unsupported",
+]
 
 
 class UDriverError(Exception):
@@ -31,6 +39,10 @@ class DeviceGone(UDriverError, OSError):
 
     def __str__(self) -> str:
         return str(self.strerror)
+
+
+class NotASerialPort(UDriverError):
+    """What was named is there, and is something else."""
 
 
 class Busy(UDriverError, OSError):

@@ -23,6 +23,7 @@ from udriver.errors import DeviceGone, Timeout
 __all__ = ["Tally", "send_file", "send_frames"]
 
 CHUNK = 4096  # bytes a write; the N_TTY buffer
+NOT_XON_XOFF = bytes.maketrans(b"\x11\x13", b"\x12\x14")
 Progress = Callable[["Tally"], None]
 
 
@@ -59,11 +60,13 @@ def send_frames(
     started = time.monotonic()
     while more(tally):
         frame = payload(size)
+        if driver.port.line.xonxoff:
+            frame = frame.translate(NOT_XON_XOFF)  # the tty takes these two for itself
         before = time.monotonic_ns()
         try:
             answer = driver.transact(frame, size, timeout)
-        except (Timeout, DeviceGone):
-            came = _rest(driver)
+        except (Timeout, DeviceGone) as exc:
+            came = exc.partial + _rest(driver)
             tally.frames += 1
             tally.bytes += len(came)
             tally.lost += max(0, size - len(came))
@@ -96,6 +99,7 @@ def send_file(
     from its write to its last byte. Raises Timeout or DeviceGone after counting what is missing.
     """
     window = driver.fifo.size // 2
+    size = min(CHUNK, window)
     sent = hashlib.sha256()
     back = hashlib.sha256()
     under_way = bytearray()
@@ -104,8 +108,8 @@ def send_file(
     ended = False
     try:
         while not ended or under_way:
-            while not ended and len(under_way) + CHUNK <= window:
-                chunk = source.read(CHUNK)
+            while not ended and len(under_way) + size <= window:
+                chunk = source.read(size)
                 ended = not chunk
                 if chunk:
                     sent.update(chunk)

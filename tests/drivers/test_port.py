@@ -21,7 +21,7 @@ import pytest
 from udriver.drivers import bus
 from udriver.drivers.bus import AmbiguousDevice, UsbTty
 from udriver.drivers.port import TIOCGEXCL, Line, Port
-from udriver.errors import Busy, UDriverError, Unsupported
+from udriver.errors import Busy, NotASerialPort, Unsupported
 
 NOBODY = 65534
 
@@ -159,13 +159,11 @@ def test_close_after_a_hangup_is_quiet(bare: Any) -> None:
     port.close()
 
 
-@pytest.mark.parametrize("dtr", ["keep", "on", "off"])
-def test_dtr_is_harmless_where_there_is_none(bare: Any, dtr: Any) -> None:
-    port = Port(bare.path, dtr=dtr)
-    bare.push(b"x")
-    assert select.select([port.fd], [], [], 5)[0]
-    assert os.read(port.fd, 1) == b"x"
-    port.close()
+@pytest.mark.parametrize("dtr", ["on", "off"])
+def test_dtr_is_refused_where_there_is_none(bare: Any, dtr: Any) -> None:
+    with pytest.raises(Unsupported, match="no modem lines"):
+        Port(bare.path, dtr=dtr)
+    Port(bare.path, dtr="keep").close()
 
 
 def test_what_a_pty_has_not(bare: Any) -> None:
@@ -336,14 +334,14 @@ def test_what_is_no_serial_port(tmp_path: Path, what: str) -> None:
             with socket.socket(socket.AF_UNIX) as server:
                 server.bind(str(path))
     kind, said = message_of(path)
-    assert kind is UDriverError
+    assert kind is NotASerialPort
     assert f"is not a serial port but {what}" in said
     assert "udriver run" in said
 
 
 def test_a_character_device_that_is_no_tty() -> None:
     kind, said = message_of("/dev/null")
-    assert kind is UDriverError
+    assert kind is NotASerialPort
     assert "not a tty" in said
 
 

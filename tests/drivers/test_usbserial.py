@@ -912,3 +912,12 @@ def test_a_storm_of_signals_changes_no_byte(driver: UsbSerial, other: Any) -> No
         assert writer.end() == len(data)
     assert received == data
     assert hits[0] > 0
+
+
+def test_a_negative_size_is_refused_and_takes_nothing(udriver_driver: UsbSerial) -> None:
+    udriver_driver.write(b"hello", 1)
+    for call in (udriver_driver.read, udriver_driver.readexactly):
+        with pytest.raises(ValueError, match="-1 bytes"):
+            call(-1, 1)
+    assert udriver_driver.readexactly(5, 5) == b"hello"
+    assert udriver_driver.read(0, 0) == b""

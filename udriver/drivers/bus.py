@@ -77,6 +77,8 @@ def find(spec: str) -> str:
 
     Raises FileNotFoundError where nothing fits and AmbiguousDevice where several do.
     """
+    if not spec:
+        raise FileNotFoundError(2, "PORT is empty; give a path, or leave it out to use the pty")
     if "/" in spec or os.path.exists(spec):
         return spec
     by_id = BY_ID / spec

@@ -23,7 +23,7 @@ from typing import Literal
 import serial
 
 from udriver.drivers.holders import holders
-from udriver.errors import Busy, UDriverError, Unsupported
+from udriver.errors import Busy, NotASerialPort, UDriverError, Unsupported
 
 __all__ = ["Icount", "Line", "Port"]
 
@@ -106,6 +106,8 @@ class Port:
         self.device = os.path.realpath(self.path)
         self.line = line or Line()
         self.exclusive = exclusive
+        if dtr not in ("keep", "on", "off"):
+            raise ValueError(f'dtr is "keep", "on" or "off", not {dtr!r}')
         if self.line.baudrate < 1:
             raise Unsupported(f"{self.path}: {self.line.baudrate} baud is none; ask for at least 1")
         for tries_left in reversed(range(20)):
@@ -150,7 +152,7 @@ class Port:
     def _open_node(self) -> int:
         try:
             if not stat.S_ISCHR(os.stat(self.path).st_mode):
-                raise UDriverError(
+                raise NotASerialPort(
                     f"{self.path} is not a serial port but {_kind(self.path)}; "
                     "`udriver run` without PORT uses the built-in pty"
                 )
@@ -159,7 +161,7 @@ class Port:
             raise self._open_error(exc) from None
         if not os.isatty(fd):
             os.close(fd)
-            raise UDriverError(
+            raise NotASerialPort(
                 f"{self.path} is a character device but not a tty; give a /dev/tty* or /dev/pts path"
             )
         return fd
@@ -188,6 +190,11 @@ class Port:
         return Busy(f"{self.path} is held by {found}; stop that program or choose another port")
 
     def _open_serial(self, modem: int | None, dtr: Dtr) -> serial.Serial:
+        if modem is None and (dtr != "keep" or self.line.rtscts):
+            raise Unsupported(
+                f"{self.path} has no modem lines, so neither DTR nor hardware flow control; "
+                "use an adapter, or leave these options out"
+            )
         port = serial.Serial()
         port.port = self.path
         port.timeout = 0

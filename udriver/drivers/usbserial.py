@@ -82,7 +82,8 @@ class UsbSerial:
     ``throttle`` leaves the bytes in the tty, which then holds the device back, ``drop`` throws
     the newest away and counts them. Timeouts are seconds per call, None for none.
 
-    After the device has gone every call raises DeviceGone.
+    After the device has gone every call raises DeviceGone. In asyncio, ``await driver.rx_ready``
+    needs an irqchip that does not wait for a sleeping thread: select, or signal.
     """
 
     def __init__(
@@ -93,6 +94,10 @@ class UsbSerial:
         fifo_size: int = 65536,
         on_full: OnFull = "throttle",
     ) -> None:
+        if on_full not in ("throttle", "drop"):
+            raise ValueError(f'on_full is "throttle" or "drop", not {on_full!r}')
+        if isinstance(irqchip, str) and irqchip not in IRQCHIPS:
+            raise ValueError(f"irqchip is one of {', '.join(IRQCHIPS)}, not {irqchip!r}")
         self.port = port
         self.chip = IRQCHIPS[irqchip] if isinstance(irqchip, str) else irqchip
         self.fifo = Kfifo(fifo_size)
@@ -288,11 +293,12 @@ class UsbSerial:
     # process context
 
     def read(self, size: int = 65536, timeout: float | None = None) -> bytes:
-        """At least one byte and at most ``size``, as soon as there are any."""
+        """At least one byte and at most ``size``, as soon as there are any; size 0 gives b""."""
+        _checked(size)
         deadline = _deadline(timeout)
 
         def body() -> bytes:
-            self._wait_for_bytes(1, deadline, timeout)
+            self._wait_for_bytes(min(1, size), deadline, timeout)
             return self._take(size)
 
         return in_turn(self, self._read_turn, deadline, "read", body)
@@ -303,6 +309,7 @@ class UsbSerial:
         Up to the kfifo's size they stay there for the next read. Of a longer read the exception,
         KeyboardInterrupt included, has in ``partial`` what was taken out meanwhile.
         """
+        _checked(size)
         deadline = _deadline(timeout)
 
         def body() -> bytes:
@@ -326,7 +333,7 @@ class UsbSerial:
 
     def readline(self, timeout: float | None = None, limit: int | None = None) -> bytes:
         r"""Bytes up to and with the first ``\n``; or ``limit`` bytes, the kfifo's size by default."""
-        most = min(limit or self.fifo.size, self.fifo.size)
+        most = min(_checked(limit or self.fifo.size), self.fifo.size)
         deadline = _deadline(timeout)
 
         def body() -> bytes:
@@ -463,7 +470,7 @@ class UsbSerial:
             event.wait_into([] if taken is None else taken, left)
         except TimeoutError:
             raise Timeout(
-                f"{self.port.path}: {what} was not done within {timeout or 'its'} s; "
+                f"{self.port.path}: {what} was not done within {timeout or 0:.4g} s; "
                 "is the device answering, at this baud rate?"
             ) from None
 
@@ -525,6 +532,12 @@ def _deadline(timeout: float | None) -> float | None:
     if not timeout >= 0:
         raise ValueError(f"timeout is a number of seconds >= 0, not {timeout}")
     return _now() + timeout
+
+
+def _checked(size: int) -> int:
+    if size < 0:
+        raise ValueError(f"{size} bytes cannot be read")
+    return size
 
 
 _open_drivers: weakref.WeakSet[UsbSerial] = weakref.WeakSet()

@@ -98,6 +98,8 @@ class Kfifo:
 
         Context: Any context.
         """
+        if count < 0:
+            raise ValueError(f"{count} bytes cannot be taken out of a kfifo")
         count = min(count, self.in_ - self.out)
         start = self.out & self._mask
         end = start + count
