@@ -659,6 +659,9 @@ def usable_after_any_cut(path: str, irq: str) -> Iterator[str]:
     assert nth > 50
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
+)
 @pytest.mark.slow
 def test_ctrl_c_anywhere_leaves_the_driver_usable(udriver_device: Any, udriver_irq: str) -> None:
     assert in_child(lambda: first_few(usable_after_any_cut(udriver_device.path, udriver_irq))) == ""

@@ -808,6 +808,9 @@ class CtrlC:
         return self
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
+)
 @pytest.mark.slow
 def test_ctrl_c_at_any_moment_leaves_the_line_usable(irq: int) -> None:
     log: list[str] = []

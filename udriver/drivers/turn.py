@@ -28,15 +28,15 @@ def in_turn(
     """
     taken: list[object] = []
     try:
-        driver.inside[id(taken)] = threading.get_ident()
-        driver.sleep_on(turn, deadline, what, None, taken)
-        return body()
-    finally:
         try:
+            driver.inside[id(taken)] = threading.get_ident()
+            driver.sleep_on(turn, deadline, what, None, taken)
+            return body()
+        finally:
             _leave(driver, turn, taken)
-        except BaseException:  # a signal handler's, before it was done; what was done stays done
-            _leave(driver, turn, taken)
-            raise
+    except BaseException:
+        _leave(driver, turn, taken)  # if a signal handler raised before it was; twice does nothing
+        raise
 
 
 def _leave(driver: UsbSerial, turn: Completion, taken: list[object]) -> None:

@@ -165,7 +165,10 @@ class UsbSerial:
                 target=self._remove, args=(threading.get_ident(),), name="remove", daemon=True
             )
         if self._remover.ident is None:
-            self._remover.start()
+            try:
+                self._remover.start()
+            except RuntimeError:
+                pass  # it was started, and Ctrl-C came before it ran
         wait_for_completion(self._removed)
         self._remover.join()
 
