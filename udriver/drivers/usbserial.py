@@ -268,11 +268,13 @@ class UsbSerial:
 
     def _set_interest(self) -> None:
         """Tell the chip what the two flags say; ISR and process context may do so at once."""
-        while True:
-            events = (IN if self._rx_on else 0) | (OUT if self._tx_on else 0)
-            self.chip.set_interest(self.irq, events)
-            if events == (IN if self._rx_on else 0) | (OUT if self._tx_on else 0):
-                return  # else a flag changed meanwhile, and whoever wrote last wrote the old
+        told = None
+        while told != (told := self._interest()):
+            # again if a flag changed meanwhile: else whoever wrote last may have written the old
+            self.chip.set_interest(self.irq, told)
+
+    def _interest(self) -> int:
+        return (IN if self._rx_on else 0) | (OUT if self._tx_on else 0)
 
     def _hangup(self, cause: str) -> None:
         self._end(DeviceGone(f"{self.port.path} is gone ({cause}); plug it in and open it again"))
@@ -288,10 +290,9 @@ class UsbSerial:
     def _end(self, gone: Exception) -> None:
         if self._gone is None:
             self._gone = gone
-        for completion in (self.unplugged, self.rx_ready, self.tx_room, self.tx_empty):
+        events = (self.unplugged, self.rx_ready, self.tx_room, self.tx_empty)
+        for completion in (*events, self._read_turn, self._write_turn):
             complete_all(completion)
-        for turn in (self._read_turn, self._write_turn):
-            complete_all(turn)
 
     # process context
 

@@ -157,7 +157,6 @@ def free_irq(irq: int, dev_id: Any) -> str | None:
         action.thread.join()
     if not desc.actions:
         desc.disables.clear()
-        desc.shut_off = False
     return action.name
 
 
@@ -218,7 +217,6 @@ def enable_irq(irq: int) -> None:
         return
     if desc.disables:
         return
-    desc.shut_off = False
     if desc.chip is not None:
         desc.chip.irq_unmask(irq)
     run_pending(desc)

@@ -152,7 +152,6 @@ class IrqDesc:
         self.exceptions = 0
         self.recent = 0
         self.recent_unhandled = 0
-        self.shut_off = False
 
     def raised(self) -> int:
         return int(repr(self.raises)[len("count(") : -1])  # there is no other way to look at it
@@ -313,7 +312,6 @@ def _note_interrupt(desc: IrqDesc, result: IrqReturn) -> None:
         return
     unhandled, desc.recent, desc.recent_unhandled = desc.recent_unhandled, 0, 0
     if unhandled > NOBODY_CARED:
-        desc.shut_off = True
         desc.disables.append(None)
         if desc.chip is not None:
             desc.chip.irq_mask(desc.irq)
