@@ -24,6 +24,7 @@ import threading
 import time
 import warnings
 import weakref
+from collections.abc import Callable
 from functools import partial
 from operator import methodcaller
 from typing import Protocol
@@ -63,9 +64,9 @@ class ThreadTask(Task):
         )  # not poll(): its object refuses a handler's wait on top of ours
         self._poll.register(eventfd, select.EPOLLIN)
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # os is gone at exit
         for fd in getattr(self, "fds", ()):
-            os.close(fd)
+            close(fd)
 
     def nap(self, timeout: float | None) -> bool:
         """Sleep on nothing but the task's own fds; true if one of them is ready.
@@ -111,10 +112,10 @@ class MainTask(ThreadTask):
         self._poll.register(reader, select.EPOLLIN)
         self._foreign = -1
 
-    def __del__(self) -> None:
-        super().__del__()
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:
+        super().__del__(close)
         if hasattr(self, "_wakeup"):
-            os.close(self._wakeup)
+            close(self._wakeup)
 
     def enter_wait(self, entered: list[object]) -> None:
         """As in Task, and take the wakeup fd.
