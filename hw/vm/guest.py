@@ -102,8 +102,10 @@ class Rig:
             # A reply to somebody who had the port before us must not look like ours.
             number = f"{os.getpid()}-{id(self):x}-{self._asked}"
             line = json.dumps({"id": number, "do": verb, "after": after, **arguments}) + "\n"
+            rest = line.encode()
             asked_ns = time.monotonic_ns()
-            os.write(self._fd, line.encode())
+            while rest:  # virtio_console takes 32 KiB a write
+                rest = rest[os.write(self._fd, rest) :]
         return Ticket(self, number, asked_ns)
 
     def close(self) -> None:
