@@ -267,7 +267,7 @@ def test_interrupted_while_running(irq: str, signum: int) -> None:
         while device.stats().rx < 6400:  # a hundred frames: it is in the middle of its work
             assert process.poll() is None, process.communicate()
         process.send_signal(signum)
-        out, err = process.communicate(timeout=20)
+        out, err = communicate(process)
     assert "Traceback" not in err
     assert process.returncode == 128 + signum
     if signum == signal.SIGINT:
@@ -285,13 +285,53 @@ def start(*arguments: str) -> subprocess.Popen[str]:
 @pytest.mark.parametrize("delay_ms", range(20, 400, 40))
 def test_interrupted_at_any_moment(delay_ms: int) -> None:
     """Start-up included: the moment is not ours to choose, so the status may be either."""
-    process = start("run", "--duration", "20", "--json")
-    deadline = time.monotonic() + delay_ms / 1000
-    while time.monotonic() < deadline:  # spread over the start, not ordered against anything
-        os.sched_yield()
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
+    with start("run", "--duration", "60", "--json") as process:
+        deadline = time.monotonic() + delay_ms / 1000
+        while time.monotonic() < deadline:  # spread over the start, not ordered against anything
+            os.sched_yield()
+        process.send_signal(signal.SIGINT)
+        _, err = communicate(process)
     assert process.returncode in (Status.INTERRUPTED, -signal.SIGINT), err
+
+
+SIGNALLED_IN_A_WEAKREF_CALLBACK = """
+import os, signal, sys, weakref
+import udriver.cli, udriver.cli_run
+
+class Thing: pass
+
+def run_command(**options):
+    thing = Thing()
+    ref = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.{name}))
+    del thing
+    while True: pass
+
+udriver.cli_run.run_command = run_command
+udriver.cli.main(["run"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "status"), [("SIGINT", Status.INTERRUPTED), ("SIGTERM", 128 + signal.SIGTERM)]
+)
+def test_interrupted_where_nothing_can_be_raised(name: str, status: int) -> None:
+    """The interpreter drops what a weakref callback raises; the command has to end all the same."""
+    with subprocess.Popen(
+        [sys.executable, "-c", SIGNALLED_IN_A_WEAKREF_CALLBACK.replace("{name}", name)],
+        env=ENVIRONMENT, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        _, err = communicate(process)
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+
+
+def communicate(process: subprocess.Popen[str]) -> tuple[str, str]:
+    """What it wrote until it ended; a process that does not end is killed, and the test fails."""
+    try:
+        return process.communicate(timeout=20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
 
 
 def test_sim_serves_until_eof() -> None:
@@ -354,7 +394,7 @@ def test_a_second_ctrl_c_cuts_nothing_short() -> None:
             assert process.poll() is None, process.communicate()
         for _ in range(20):
             process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = communicate(process)
     assert process.returncode == Status.INTERRUPTED, err
     assert json.loads(out)["errors"] == 0
     assert "Traceback" not in err

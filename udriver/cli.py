@@ -318,6 +318,25 @@ def _interrupt(signum: int, frame: object) -> NoReturn:
     raise KeyboardInterrupt
 
 
+def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:
+    """Deliver once more a Ctrl-C that fell into a callback nothing can be raised from.
+
+    The interpreter drops what a ``__del__`` or a weakref callback raises (each import runs one),
+    and the command would go on as if nobody had asked it to end. A timer is the one way out of
+    here that takes no lock; raising the signal at once would end in this hook.
+    """
+    exc = unraisable.exc_value
+    if not isinstance(exc, (KeyboardInterrupt, SystemExit)):
+        sys.__unraisablehook__(unraisable)
+        return
+
+    def deliver(signum: int, frame: object) -> NoReturn:
+        raise exc.with_traceback(None)
+
+    signal.signal(signal.SIGALRM, deliver)
+    signal.setitimer(signal.ITIMER_REAL, 0.001)
+
+
 def _open_missing_fds() -> bool:
     """Or the tty would get number 1 or 2, and notes land in it; true if it was stdout's."""
     stdout_was_closed = sys.stdout is None
@@ -338,6 +357,7 @@ def _terminate(signum: int, frame: object) -> NoReturn:
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Run a command and exit with its status; no traceback reaches a user."""
     stdout_was_closed = _open_missing_fds()
+    sys.unraisablehook = _raise_again
     signal.signal(signal.SIGINT, _interrupt)
     signal.signal(signal.SIGTERM, _terminate)
     signal.signal(signal.SIGHUP, _terminate)
