@@ -251,9 +251,12 @@ def sim(wiring: str, script: Path | None, paced: bool, link: Path | None) -> Non
 @click.option(
     "--posts",
     type=click.IntRange(1),
-    default=10_000_000,
-    show_default=True,
-    help="How many complete() in all.",
+    help="How many complete() in all.  [default: 10,000,000, without --seconds]",
+)
+@click.option(
+    "--seconds",
+    type=click.FloatRange(0, min_open=True),
+    help="Stop after so long, with unplugs of a simulated device meanwhile.",
 )
 @click.option(
     "--threads",
@@ -262,12 +265,34 @@ def sim(wiring: str, script: Path | None, paced: bool, link: Path | None) -> Non
     show_default=True,
     help="Posting threads, and as many consuming ones.",
 )
+@click.option(
+    "--wire/--no-wire",
+    default=None,
+    help="Send frames through a device that is pulled and plugged in.  [default: with --seconds]",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of all that is random.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
-def soak(posts: int, threads: int, as_json: bool) -> None:
-    """Post completions from threads and signal handlers; check each is consumed exactly once."""
+def soak(
+    posts: int | None,
+    seconds: float | None,
+    threads: int,
+    wire: bool | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Post completions from threads and signal handlers; check each is consumed exactly once.
+
+    \b
+    With --seconds frames go through a simulated device that is pulled and plugged in again, and
+    each byte is accounted for. Ctrl-C ends it with the balance of what was done.
+    Exit status: 0 all balances, 1 something does not, 130 Ctrl-C, and all balances.
+    """
     from udriver.cli_soak import soak_command
 
-    raise SystemExit(soak_command(posts, threads, as_json))
+    if posts is None and seconds is None:
+        posts = 10_000_000
+    wire = seconds is not None if wire is None else wire
+    raise SystemExit(soak_command(posts, seconds, threads, wire, seed, as_json))
 
 
 @cli.command()

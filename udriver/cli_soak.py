@@ -1,126 +1,173 @@
 # SPDX-License-Identifier: MIT
 """Composition. ``udriver soak``: completions from threads and signal handlers, all at once.
 
-Threads post, the main thread posts, and a timer's signal handler posts on top of whatever the
-main thread is in the middle of. Consumers sleep, sleep with a timeout, and try. In the end each
-token must have been consumed exactly once: what was posted is what was taken, and none is left.
+Threads post, the main thread posts, and the handler of two signals (a timer's, and another thread's)
+posts on top of whatever the main thread is in the middle of. Consumers sleep, sleep with a timeout,
+and try. With a wire, a driver meanwhile sends frames through a device that is pulled and plugged in
+again. In the end each token must have been consumed exactly once, and each byte accounted for.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import random
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from rich.table import Table
 
 from udriver.cli import Status
 from udriver.console import Console
+from udriver.drivers.irqchip import IRQCHIPS
 from udriver.kernel.completion import (
     Completion,
-    complete,
     complete_all,
-    completion_done,
-    try_wait_for_completion,
     wait_for_completion_timeout,
 )
+from udriver.soak_parts import MOST_AHEAD, Tokens, Wire
 
 __all__ = ["soak_command"]
 
-HANDLER_BURST = 20
 HANDLER_PERIOD = 0.0005  # seconds
-
-
-class _Soak:
-    def __init__(self, posts: int, threads: int) -> None:
-        self.event = Completion("soak")
-        self.over = Completion("soak is over")
-        shares = [posts // (threads + 2)] * (threads + 1)
-        self.shares = [posts - sum(shares), *shares]  # handler, main thread, threads
-        self.posted = [0] * len(self.shares)
-        self.consumed = [0] * threads
-
-    def handler(self, signum: int, frame: object) -> None:
-        """A signal handler: hardirq context in all but name."""
-        for _ in range(HANDLER_BURST):
-            if self.posted[0] < self.shares[0]:
-                self.posted[0] += 1  # only ever here, and a handler does not interrupt itself
-                complete(self.event)
-
-    def post(self, slot: int) -> None:
-        for _ in range(self.shares[slot]):
-            complete(self.event)
-            self.posted[slot] += 1
-
-    def consume(self, slot: int) -> None:
-        taken = 0
-        while not (completion_done(self.over) and not completion_done(self.event)):
-            if try_wait_for_completion(self.event) or wait_for_completion_timeout(self.event, 20):
-                taken += 1
-        self.consumed[slot] = taken
+SWITCH_INTERVAL = 0.0001
+FEW_AHEAD = 8  # tokens
+SIGNALS = (signal.SIGALRM, signal.SIGUSR1)
 
 
 @contextmanager
-def _ticking(soak: _Soak) -> Iterator[None]:
-    found = signal.signal(signal.SIGALRM, soak.handler)
+def _signalled(tokens: Tokens, interrupted: list[int]) -> Iterator[None]:
+    """The timer runs and Ctrl-C stops the soak instead of tearing it at a chance place."""
+
+    def stop(signum: int, frame: object) -> None:
+        interrupted.append(signum)
+        complete_all(tokens.stop)
+
+    found = {signum: signal.signal(signum, tokens.handler) for signum in SIGNALS}
+    found[signal.SIGINT] = signal.signal(signal.SIGINT, stop)
     signal.setitimer(signal.ITIMER_REAL, HANDLER_PERIOD, HANDLER_PERIOD)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, found)
+        for signum, handler in found.items():
+            signal.signal(signum, handler)
 
 
-def soak_command(posts: int, threads: int, as_json: bool) -> int:
-    """Run it; exit status 0 if every token was consumed exactly once."""
-    soak = _Soak(posts, threads)
+def _knock(tokens: Tokens, seed: int) -> None:
+    """Signals from a thread: they fall in with the timer's, and on top of its handler."""
+    chance = random.Random(seed)
+    main = threading.main_thread().ident
+    while main is not None and not tokens.handler_is_done():
+        signal.pthread_kill(main, signal.SIGUSR1)
+        time.sleep(chance.random() * HANDLER_PERIOD)
+
+
+def _wire(seed: int) -> Wire:
+    from udriver_hw.loopback import Loopback
+
+    return Wire(lambda: Loopback("jumper"), random.Random(seed))
+
+
+def soak_command(
+    posts: int | None,
+    seconds: float | None,
+    threads: int,
+    wire: bool,
+    seed: int,
+    as_json: bool,
+) -> int:
+    """Run it; exit status 0 if every token was consumed exactly once and no byte went astray."""
+    tokens = Tokens(_shares(posts, threads), seed, MOST_AHEAD if seconds is None else FEW_AHEAD)
+    line = _wire(seed) if wire else None
+    interrupted: list[int] = []
     consumers = [
-        threading.Thread(target=soak.consume, args=(slot,), daemon=True) for slot in range(threads)
+        threading.Thread(target=tokens.consume, args=(slot,), daemon=True)
+        for slot in range(threads)
     ]
     producers = [
-        threading.Thread(target=soak.post, args=(slot + 2,), daemon=True) for slot in range(threads)
+        threading.Thread(target=tokens.post, args=(slot + 2,), daemon=True)
+        for slot in range(threads)
     ]
+    producers.append(threading.Thread(target=_knock, args=(tokens, seed), daemon=True))
+    wires = []
+    if line is not None:
+        # each of a driver's many system calls would else wait 5 ms for the GIL, behind each thread
+        sys.setswitchinterval(SWITCH_INTERVAL)
+        IRQCHIPS["signal"].hold()  # on the main thread; the wire's plugs and unplugs are on another
+        wires.append(threading.Thread(target=line.run, args=(tokens.stop,), daemon=True))
     started = time.monotonic()
-    with _ticking(soak):
-        for thread in consumers + producers:
+    with _signalled(tokens, interrupted):
+        for thread in consumers + producers + wires:
             thread.start()
-        soak.post(1)
-        while soak.posted[0] < soak.shares[0]:
-            wait_for_completion_timeout(Completion("the handler's share"), 10)
-        for thread in producers:
-            thread.join()
-    complete_all(soak.over)
+        alarm = threading.Timer(seconds or 0, complete_all, (tokens.stop,))
+        alarm.daemon = True
+        if seconds is not None:
+            alarm.start()
+        tokens.post(1)
+        while not tokens.handler_is_done() or any(thread.is_alive() for thread in producers):
+            wait_for_completion_timeout(Completion("the others' shares"), 10)
+        complete_all(tokens.stop)
+        while any(thread.is_alive() for thread in wires):
+            wait_for_completion_timeout(Completion("the wire"), 10)
+    alarm.cancel()
+    complete_all(tokens.over)
     for thread in consumers:
         thread.join()
-    return _report(soak, time.monotonic() - started, as_json)
+    if line is not None:
+        IRQCHIPS["signal"].drop()
+    return _report(tokens, line, time.monotonic() - started, seed, interrupted, as_json)
 
 
-def _report(soak: _Soak, elapsed: float, as_json: bool) -> int:
-    posted, consumed, left = sum(soak.posted), sum(soak.consumed), soak.event.done
-    report = {
+def _shares(posts: int | None, threads: int) -> list[float]:
+    """How many the handler, the main thread and each thread post."""
+    if posts is None:
+        return [math.inf] * (threads + 2)
+    shares = [posts // (threads + 2)] * (threads + 1)
+    return [posts - sum(shares), *shares]
+
+
+def _report(
+    tokens: Tokens,
+    line: Wire | None,
+    elapsed: float,
+    seed: int,
+    interrupted: list[int],
+    as_json: bool,
+) -> int:
+    balance = tokens.balance()
+    report: dict[str, Any] = {
         "schema": "udriver.soak/1",
-        "posted": posted,
-        "posted_by_handler": soak.posted[0],
-        "consumed": consumed,
-        "left": left,
-        "waiters_left": len(soak.event.wait_queue),
+        **balance,
         "elapsed_s": round(elapsed, 3),
-        "posts_per_s": round(posted / elapsed),
+        "posts_per_s": round(balance["posted"] / elapsed),
+        "seed": seed,
+        "waits": tokens.histogram(),
+        "wire": dict(sorted(line.counts.items())) if line is not None else None,
     }
-    if as_json:
-        print(json.dumps(report))
-    else:
-        table = Table(show_header=False, title="complete() from threads and signal handlers")
-        for name, value in report.items():
-            table.add_row(name, f"{value:,}" if isinstance(value, int) else str(value))
-        Console().print(table)
-    if posted == consumed and not left and not report["waiters_left"]:
-        return Status.OK
-    print(
-        f"udriver: {posted - consumed} of {posted} tokens went astray; report this", file=sys.stderr
-    )
-    return Status.FAILED
+    print(json.dumps(report), flush=True) if as_json else _print(report)
+    faults = list(line.faults) if line is not None else []
+    astray = balance["posted"] - balance["consumed"]
+    if astray or balance["left"] or balance["waiters_left"]:
+        faults.append(f"{astray} of {balance['posted']} tokens went astray")
+    if faults:
+        print(f"udriver: {'; '.join(faults[:5])}; report this, with --seed {seed}", file=sys.stderr)
+        return Status.FAILED
+    return Status.INTERRUPTED if interrupted else Status.OK
+
+
+def _print(report: dict[str, Any]) -> None:
+    table = Table(show_header=False, title="complete() from threads and signal handlers")
+    for name, value in report.items():
+        rows = value.items() if isinstance(value, dict) else [(name, value)]
+        for row, number in rows:
+            if number is not None:
+                table.add_row(row, f"{number:,}" if isinstance(number, int) else str(number))
+        if isinstance(value, dict) or name == "seed":
+            table.add_section()
+    Console().print(table)
