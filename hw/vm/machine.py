@@ -37,6 +37,7 @@ from vm.qmp import Qmp
 CHECKOUT = Path(__file__).resolve().parents[2]
 _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _TAIL_LINES = 15
+_ENDING_S = 1.0  # the guest's channels close a moment before QEMU has ended
 _PANIC = "Kernel panic - not syncing:"
 
 
@@ -185,4 +186,5 @@ class Machine:
         tail = "\n  ".join(lines[-shown:]) or "(nothing)"
         complaints = self._qemu.complaints()
         said = f"\nQEMU said: {complaints}" if complaints else ""
-        return f"{sentence}. The end of its console:\n  {tail}{said}"
+        ending = self._qemu.ending(_ENDING_S)
+        return f"{sentence}; {ending}. The end of its console:\n  {tail}{said}"

@@ -8,6 +8,7 @@ thread and so QEMU. setpriv(1) sets it: a preexec_fn is not safe in a process wi
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import threading
@@ -83,6 +84,15 @@ class Qemu:
     def ended(self) -> bool:
         """Whether the process is gone."""
         return self._ended.is_set()
+
+    def ending(self, timeout: float) -> str:
+        """How it ended, waited for in seconds: its signal or exit status, or that it still runs."""
+        if not self._ended.wait(timeout) or self._process is None:
+            return "QEMU still runs"
+        status = self._process.returncode
+        if status < 0:
+            return f"QEMU was ended by {signal.Signals(-status).name}"
+        return f"QEMU exited with status {status}"
 
     def complaints(self) -> str:
         """What QEMU wrote to its standard error."""
