@@ -181,6 +181,9 @@ def _report(
         "wakeups": wakeups,
         "throttles": stats.throttles,
         "low_latency": driver.port.low_latency,
+        "low_latency_method": driver.port.latency.method,
+        "low_latency_reason": driver.port.latency.reason,
+        "latency_timer_ms": driver.port.latency.timer_ms,
         "icount": asdict(icount) if icount else None,
         **({"file": str(options["file"]), "sha256": tally.sha256} if options["file"] else {}),
     }
@@ -203,6 +206,7 @@ def _print_table(report: dict[str, Any]) -> None:
         "bytes/s": f"{report['bytes_per_s']:,.0f} ({report['line_rate_percent']} % of {report['line']})",
         "latency p50 / p99 / p99.9 / max": " / ".join(f"{us:,.1f}" for us in latency.values())
         + " us",
+        "low latency": _low_latency(report),
         "interrupts, missed": f"{report['interrupts']:,}, {report['missed']:,}",
         "drains per interrupt": str(report["drains_per_interrupt"]),
         "wakeups": f"{report['wakeups']:,}",
@@ -213,6 +217,27 @@ def _print_table(report: dict[str, Any]) -> None:
     for name, value in rows.items():
         table.add_row(name, value)
     Console().print(table)
+
+
+def _low_latency(report: dict[str, Any]) -> str:
+    timer = report["latency_timer_ms"]
+    shown = "" if timer is None else f", latency_timer {timer} ms"
+    if report["low_latency_method"]:
+        return f"by {report['low_latency_method']}{shown}"
+    return f"not set{shown}: {report['low_latency_reason']}"
+
+
+def _advise_on_latency(report: dict[str, Any]) -> None:
+    """A timer that could not be set is why short answers are late, and a rule can set it."""
+    timer = report["latency_timer_ms"]
+    if report["low_latency"] or timer is None:
+        return
+    print(
+        f"udriver: {report['port']} holds short packets back for {timer} ms, round trips took "
+        f"{report['latency_us']['p50'] / 1000:.1f} ms ({report['low_latency_reason']}); "
+        "run `udriver udev install`, its rule sets the timer to 1 ms",
+        file=sys.stderr,
+    )
 
 
 def _line_errors(icount: dict[str, int] | None) -> str:

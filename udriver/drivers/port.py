@@ -23,6 +23,7 @@ from typing import Literal
 import serial
 
 from udriver.drivers.holders import holders
+from udriver.drivers.latency import Latency
 from udriver.errors import Busy, NotASerialPort, UDriverError, Unsupported
 
 __all__ = ["Icount", "Line", "Port"]
@@ -121,8 +122,10 @@ class Port:
                 time.sleep(0.01)
         try:
             self.fd = self._serial.fileno()
+            self.latency = Latency(self.fd, self.device)
             self._finish_setup()
-            self.low_latency = low_latency and self._set_low_latency()
+            if low_latency:
+                self.latency.lower()
         except BaseException:
             self.close()
             raise
@@ -265,14 +268,12 @@ class Port:
         if asked != got:
             raise Unsupported(f"{self.path} refuses {self.line}; ask for another framing, as 8N1")
 
-    def _set_low_latency(self) -> bool:
-        try:
-            self._serial.set_low_latency_mode(True)
-        except (OSError, ValueError):
-            return False  # a pty has no such thing, and some drivers do not either
-        return True
-
     # in use
+
+    @property
+    def low_latency(self) -> bool:
+        """Whether short packets are known to come at once; ``latency`` says how, or why not."""
+        return self.latency.method is not None
 
     def out_waiting(self) -> int:
         """Bytes that the kernel still holds for the wire (TIOCOUTQ), 0 on a pty."""
@@ -319,7 +320,7 @@ class Port:
         """Give the tty back as it was found: termios, exclusivity, locks. May be repeated."""
         if not self._serial.is_open:
             return
-        for restore in (self._restore_termios, self._end_exclusivity):
+        for restore in (self.latency.restore, self._restore_termios, self._end_exclusivity):
             try:
                 restore()
             except (OSError, termios.error):
