@@ -10,22 +10,37 @@ from typing import Self
 
 import pytest
 
+from tests.rungs import counted, rung, skip_for_quirk
+
 REPLUG_TIMEOUT = 30.0  # seconds; udev takes half of one
 
 
 class RigDevice:
-    """QEMU's FT232 under the real ftdi_sio, as the guest sees it; its far end is a wire."""
+    """QEMU's FT232 under the real ftdi_sio, as the guest sees it; its far end is a wire, or open."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, *, jumper: bool = True) -> None:
         from vm.guest import Rig
 
         self.path = path
         self._rig = Rig()
         self._plugged = True
+        self._jumper = jumper
+        self._heard = b""
+        if not jumper:
+            self._rig.jumper(on=False)
 
     def push(self, data: bytes) -> None:
         """Let the far end send."""
         self._rig.say(data)
+
+    def heard(self, count: int) -> bytes:
+        """All that came since the last time, once ``count`` bytes have."""
+        end = time.monotonic() + REPLUG_TIMEOUT
+        while len(self._heard) < count:
+            assert time.monotonic() < end, f"only {len(self._heard)} of {count} bytes came"
+            self._heard += self._rig.heard()
+        taken, self._heard = self._heard, b""
+        return taken
 
     def unplug(self) -> None:
         """QMP device_del."""
@@ -35,8 +50,10 @@ class RigDevice:
     def close(self) -> None:
         """Plug it in again, for the next test, and wait until udev is done with it."""
         if not self._plugged:
-            self._rig.plug()
+            self._rig.plug()  # with the jumper on
             self._plugged = True
+        elif not self._jumper:
+            self._rig.jumper(on=True)
         end = time.monotonic() + REPLUG_TIMEOUT
         while not (os.path.exists(self.path) and os.path.exists("/dev/serial/by-id")):
             assert time.monotonic() < end, f"{self.path} did not come back"
@@ -59,11 +76,33 @@ if os.environ.get("UDRIVER_IN_VM"):
             yield device
 
 
+ABOUT_A_DEVICE = {"udriver_device", "bare"}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The marker behind rungs.without()."""
+    config.addinivalue_line("markers", "udriver_without(quirk): skip where the rung has it")
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """On a given port only the tests that are about a device; the others learn nothing there."""
     if not config.getoption("--udriver-port"):
         return
-    kept = [item for item in items if "udriver_device" in getattr(item, "fixturenames", ())]
+    kept = [item for item in items if ABOUT_A_DEVICE & set(getattr(item, "fixturenames", ()))]
     dropped = [item for item in items if item not in kept]
     config.hook.pytest_deselected(items=dropped)
     items[:] = kept
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """What a rung cannot do is skipped by name."""
+    skip_for_quirk(item)
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """How many tests each quirk of the rung cost."""
+    said = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
+    for name, count in sorted(counted(said).items()):
+        terminalreporter.write_line(f"rung {rung(config)}: {count} skipped for {name}")

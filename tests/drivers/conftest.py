@@ -13,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import RigDevice
+from tests.rungs import QUIRKS, Quirk, reason, rung
 from udriver.kernel import sched
 from udriver.kernel.completion import Completion
 from udriver.kernel.context import hardirq_exit, hardirq_name
@@ -75,13 +77,14 @@ class BarePty:
             except BlockingIOError:
                 os.sched_yield()
 
-    def heard(self) -> bytes:
-        """All that was written so far."""
+    def heard(self, count: int) -> bytes:
+        """All that was written so far, of which ``count`` bytes are known to be on their way."""
         data = b""
         while True:
             try:
                 data += os.read(self.master, 65536)
             except BlockingIOError:
+                assert len(data) >= count  # a pty delays nothing
                 return data
 
     def unplug(self) -> None:
@@ -106,11 +109,17 @@ def other() -> type[Other]:
 
 
 @pytest.fixture
-def bare() -> Iterator[BarePty]:
-    """A pty whose far end never reads."""
-    pty = BarePty()
-    yield pty
-    pty.close()
+def bare(request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A device whose far end does nothing unless told: a pty, or QEMU's without its jumper."""
+    here = rung(request.config)
+    if Quirk.NEVER_MUTE in QUIRKS[here]:
+        pytest.skip(reason(here, Quirk.NEVER_MUTE))
+    if here == "qemu":
+        device: Any = RigDevice(request.config.getoption("--udriver-port"), jumper=False)
+    else:
+        device = BarePty()
+    yield device
+    device.close()
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.rungs import Quirk, without
 from udriver.drivers import bus
 from udriver.drivers.bus import AmbiguousDevice, UsbTty
 from udriver.drivers.port import TIOCGEXCL, Line, Port
@@ -102,6 +103,7 @@ def test_it_is_raw_and_waits_for_one_byte(cooked: str) -> None:
     assert not os.get_blocking(port.fd) if port._serial.is_open else True
 
 
+@without(Quirk.TAKES_ANY_LINE)
 @pytest.mark.parametrize(
     ("line", "options"),
     [
@@ -160,12 +162,14 @@ def test_close_after_a_hangup_is_quiet(bare: Any) -> None:
 
 
 @pytest.mark.parametrize("dtr", ["on", "off"])
+@without(Quirk.HAS_MODEM_LINES)
 def test_dtr_is_refused_where_there_is_none(bare: Any, dtr: Any) -> None:
     with pytest.raises(Unsupported, match="no modem lines"):
         Port(bare.path, dtr=dtr)
     Port(bare.path, dtr="keep").close()
 
 
+@without(Quirk.HAS_MODEM_LINES)
 def test_what_a_pty_has_not(bare: Any) -> None:
     port = Port(bare.path)
     assert port.icount() is None

@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from tests.rungs import Quirk, without
 from udriver import UsbSerial
 from udriver.drivers.irqchip import IRQCHIPS
 from udriver.errors import Busy, DeviceGone, Timeout, UDriverError
@@ -163,7 +164,10 @@ def test_all_values_of_a_byte_get_through(driver: UsbSerial) -> None:
         lambda driver: driver.readexactly(5000, 0.01),
         lambda driver: driver.readline(0.01),
         lambda driver: driver.transact(b"x", 4, 0.01),
-        lambda driver: driver.write(bytes(1 << 20), 0.01),
+        pytest.param(
+            lambda driver: driver.write(bytes(1 << 20), 0.01),
+            marks=without(Quirk.NO_WRITER_SLEEPS),
+        ),
     ],
     ids=["read", "readexactly", "at once", "readexactly long", "readline", "transact", "write"],
 )
@@ -234,12 +238,13 @@ def test_a_long_read_gives_its_part_with_the_timeout(mute: UsbSerial, bare: Any)
     assert caught.value.partial + rest == PATTERN[:2000]
 
 
+@without(Quirk.NO_WRITER_SLEEPS)
 def test_a_write_says_how_far_it_got(mute: UsbSerial, bare: Any) -> None:
     with pytest.raises(Timeout) as caught:
         mute.write(PATTERN, 0.02)
     sent = caught.value.transferred
     assert 0 < sent < len(PATTERN)
-    assert bare.heard() == PATTERN[:sent]
+    assert bare.heard(sent) == PATTERN[:sent]
     assert mute.stats().written == sent
 
 
@@ -350,7 +355,19 @@ BLOCKING = {
     "turn to write": Blocking(lambda driver: driver.write(b"x"), "_write_turn"),
     "turn to flush": Blocking(lambda driver: driver.flush(), "_write_turn"),
 }
-each_blocking = pytest.mark.parametrize("name", BLOCKING)
+WRITERS = ("write", "turn to write", "turn to flush")
+
+
+def blocking(*but: str) -> pytest.MarkDecorator:
+    """One run for each call that blocks; where no writer sleeps, those that do are left out."""
+    sleepy = without(Quirk.NO_WRITER_SLEEPS)
+    names = [name for name in BLOCKING if name not in but]
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=sleepy if name in WRITERS else ()) for name in names]
+    )
+
+
+each_blocking = blocking()
 
 
 @contextmanager
@@ -484,6 +501,7 @@ def test_unplug_while_throttled(bare: Any, opened: Callable[..., UsbSerial], unt
     assert caught.value.errno == errno.ENODEV
 
 
+@without(Quirk.NO_WRITER_SLEEPS)
 def test_unplug_wakes_a_writer_while_throttled(
     bare: Any, opened: Callable[..., UsbSerial], other: Any, until: Until
 ) -> None:
@@ -525,13 +543,13 @@ def test_ctrl_c_ends_the_call_and_nothing_else(
         if name == "flush":
             del mute.port.transmitter_empty
         if not name.startswith("turn"):
-            heard = bare.heard()
+            heard = bare.heard(mute.stats().written)
             assert len(heard) == mute.stats().written, "what was written is counted, and left"
             bare.push(b"still here\n")
             assert mute.readline(5) == b"still here\n"
             assert mute.write(b"ping", 5) == 4
             mute.flush(5)
-            assert bare.heard() == b"ping"
+            assert bare.heard(4) == b"ping"
 
 
 @pytest.mark.parametrize("name", ["readexactly", "readline"])
@@ -703,7 +721,7 @@ def first_few(bad: Iterator[str]) -> str:
 # closing
 
 
-@pytest.mark.parametrize("name", [name for name in BLOCKING if "turn" not in name])
+@blocking("turn to read", "turn to write", "turn to flush")
 def test_close_from_another_thread_wakes_the_call(mute: UsbSerial, other: Any, name: str) -> None:
     call = BLOCKING[name]
     keeper = IRQCHIPS[mute.chip.name]  # its handler is given back on the main thread only
@@ -761,6 +779,7 @@ def test_opened_again_and_again(udriver_device: Any, opened: Callable[..., UsbSe
         driver.close()
 
 
+@without(Quirk.ONE_DEVICE)
 def test_two_drivers_at_once(udriver_device: Any, bare: Any, opened: Callable[..., Any]) -> None:
     a, b = opened(udriver_device.path), opened(bare.path)
     bare.push(b"for b")
@@ -768,6 +787,7 @@ def test_two_drivers_at_once(udriver_device: Any, bare: Any, opened: Callable[..
     assert b.readexactly(5, 5) == b"for b"
 
 
+@without(Quirk.ONE_DEVICE)
 def test_an_unplugged_driver_leaves_the_other_one_alone(
     udriver_device: Any, bare: Any, opened: Callable[..., Any], until: Until
 ) -> None:
@@ -829,6 +849,7 @@ def test_the_parent_is_unharmed_by_a_child(driver: UsbSerial) -> None:
         UsbSerial.open(driver.port.path)
 
 
+@without(Quirk.ONE_DEVICE)
 def test_a_child_may_open_a_port_of_its_own(mute: UsbSerial, bare: Any) -> None:
     def child() -> str:
         device = type(bare)()
