@@ -115,7 +115,50 @@ def version_key(name: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", name))
 
 
+def fetch_headers(release: str) -> Path:
+    """The folder of the unpacked headers that modules for the kernel ``release`` are built with."""
+    return filled(headers_place(release), lambda draft: _unpack_headers(release, draft))
+
+
+def cached_headers(release: str) -> Path:
+    """The same if it is in the cache, else Missing."""
+    place = headers_place(release)
+    if not place.is_dir():
+        raise Missing(f"no headers of Linux {release} in the cache: run `{_FETCH} --headers`.")
+    return place
+
+
+def headers_place(release: str) -> Path:
+    """Where they are, once they are; the Makefile inside names this path."""
+    return cache_root() / "headers" / release
+
+
+def _unpack_headers(release: str, draft: Path) -> None:
+    package = f"linux-headers-{release}"
+    if not (named := _needed_headers(package)):
+        _refresh_lists()
+        named = _needed_headers(package)
+    for needed in (package, *named):
+        _unpack_one(needed, draft)
+    # Debian's Makefile names the place where the package would be installed.
+    makefile = draft / "usr" / "src" / package / "Makefile"
+    installed, unpacked = "/usr/src/", f"{headers_place(release)}/usr/src/"
+    makefile.write_text(makefile.read_text().replace(installed, unpacked))
+
+
+def _needed_headers(package: str) -> list[str]:
+    listed = _output(["apt-cache", "depends", package])
+    return re.findall(r"Depends: (linux-(?:headers|kbuild)-\S+)", listed)
+
+
 def _unpack(package: str, draft: Path) -> None:
+    _unpack_one(package, draft)
+    for tree in UNUSED_MODULES:
+        for folder in draft.glob(f"**/lib/modules/*/kernel/{tree}"):
+            shutil.rmtree(folder)
+
+
+def _unpack_one(package: str, draft: Path) -> None:
     say(f"downloading {package}")
     draft.chmod(0o777)  # apt drops to its own user for the download
     _call(["apt-get", "-q", "download", package], cwd=draft)
@@ -124,9 +167,6 @@ def _unpack(package: str, draft: Path) -> None:
     say(f"unpacking {archive.name}")
     _call(["dpkg-deb", "-x", archive.name, "."], cwd=draft)
     archive.unlink()
-    for tree in UNUSED_MODULES:
-        for folder in draft.glob(f"**/lib/modules/*/kernel/{tree}"):
-            shutil.rmtree(folder)
 
 
 def _kernel_package(series: str | None) -> str:

@@ -25,7 +25,7 @@ from vm.failure import GuestDied, RigError
 from vm.initrd import bootable
 from vm.job import Job
 from vm.machine import Machine
-from vm.packages import fetch_kernel, install_programs, say
+from vm.packages import fetch_headers, fetch_kernel, install_programs, say
 from vm.qemu import Shape
 
 _TAIL_PERIOD_S = 0.05
@@ -71,6 +71,8 @@ def _fetch(options: argparse.Namespace) -> int:
     install_programs()
     began = time.monotonic()
     boot = bootable(fetch_kernel(options.kernel, update=options.update), options.module)
+    if options.headers:
+        fetch_headers(boot.release)
     say(f"kernel {boot.release} ready to boot in {time.monotonic() - began:.1f} s")
     print(boot.release)
     return 0
@@ -139,6 +141,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     fetch = verbs.add_parser("fetch", help="get QEMU and a kernel from Debian's packages")
     fetch.add_argument("--update", action="store_true", help="look for a newer kernel than cached")
+    fetch.add_argument(
+        "--headers", action="store_true", help="also what hw/vm/oracle is built with"
+    )
     run = verbs.add_parser("run", help="boot, run one command in the guest, return its status")
     for verb in (fetch, run):
         verb.add_argument("--kernel", metavar="SERIES", help="6.1, 6.12, ... (default: newest)")
