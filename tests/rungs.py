@@ -23,6 +23,7 @@ class Quirk(Enum):
     ONE_DEVICE = "there is one adapter"
     TAKES_ANY_LINE = "the chip takes parity and 7 bits, which only a pty refuses"
     HAS_MODEM_LINES = "it has modem lines, so refusing them cannot be seen here"
+    PURGES_AT_OPEN = "ftdi_sio resets the chip when it is opened, so nothing stale is ever read"
     NEVER_MUTE = "its far end is a wire and not ours to take off"
     LOST_IN_TRANSIT = "bytes on the USB are lost at an unplug, as those of a pty are not"
 
@@ -35,6 +36,7 @@ QUIRKS = {
             Quirk.ONE_DEVICE,
             Quirk.TAKES_ANY_LINE,
             Quirk.HAS_MODEM_LINES,
+            Quirk.PURGES_AT_OPEN,
         }
     ),
     "adapter": frozenset(Quirk),
