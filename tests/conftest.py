@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Self
 
 import pytest
@@ -77,18 +77,40 @@ if os.environ.get("UDRIVER_IN_VM"):
 
 
 ABOUT_A_DEVICE = {"udriver_device", "bare"}
+_told = pytest.StashKey[list[str]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Which rung; on a port of one's own it is the plugin's --udriver-port."""
+    parser.addoption(
+        "--udriver-rung",
+        choices=("pty", "qemu", "all"),
+        default="pty",
+        help="where the tests run: on ptys, on a real kernel in a VM, or on both",
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The marker behind rungs.without()."""
     config.addinivalue_line("markers", "udriver_without(quirk): skip where the rung has it")
+    config.stash[_told] = []
+
+
+@pytest.fixture(scope="session")
+def tell(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Say a line at the end of the run, where what a passed test prints does not come."""
+    return request.config.stash[_told].append
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """On a given port only the tests that are about a device; the others learn nothing there."""
-    if not config.getoption("--udriver-port"):
+    """On one rung only the tests that are about it; the others learn nothing there."""
+    if config.getoption("--udriver-port"):
+        wanted = ABOUT_A_DEVICE
+    elif config.getoption("--udriver-rung") == "qemu":
+        wanted = {"rung_qemu"}
+    else:
         return
-    kept = [item for item in items if ABOUT_A_DEVICE & set(getattr(item, "fixturenames", ()))]
+    kept = [item for item in items if wanted & set(getattr(item, "fixturenames", ()))]
     dropped = [item for item in items if item not in kept]
     config.hook.pytest_deselected(items=dropped)
     items[:] = kept
@@ -102,7 +124,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """How many tests each quirk of the rung cost."""
+    """What was measured, and how many tests each quirk of the rung cost."""
+    for line in config.stash[_told]:
+        terminalreporter.write_line(line)
     said = [str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())]
     for name, count in sorted(counted(said).items()):
         terminalreporter.write_line(f"rung {rung(config)}: {count} skipped for {name}")

@@ -428,3 +428,35 @@ def test_no_stdout_at_all_is_said() -> None:
     )
     assert result.returncode == Status.FAILED
     assert "stdout is closed" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("method", "timer", "advised"),
+    [(None, 16, True), (None, None, False), ("ASYNC_LOW_LATENCY", 1, False)],
+    ids=["a timer that stayed", "no timer", "it took"],
+)
+def test_a_timer_that_could_not_be_set_is_told_with_the_rule_that_would(
+    method: str | None, timer: int | None, advised: bool
+) -> None:
+    program = f"""
+import sys
+from udriver.__main__ import main
+from udriver.drivers.latency import Latency
+
+def lower(latency):
+    latency.method, latency.reason = {method!r}, "the driver dropped ASYNC_LOW_LATENCY"
+
+Latency.lower, Latency.timer_ms = lower, {timer!r}
+sys.argv[1:] = ["run", "--frames", "2", "--json"]
+main()
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program],
+        env=ENVIRONMENT, capture_output=True, text=True, timeout=50, check=True,
+    )  # fmt: skip
+    report = json.loads(result.stdout)
+    assert (report["low_latency_method"], report["latency_timer_ms"]) == (method, timer)
+    told = [line for line in result.stderr.splitlines() if "udriver udev install" in line]
+    assert len(told) == advised
+    if told:
+        assert "holds short packets back for 16 ms, round trips took" in told[0]

@@ -339,8 +339,13 @@ def doctor(port: str | None, as_json: bool) -> None:
 
 def _interrupt(signum: int, frame: object) -> NoReturn:
     """Ctrl-C counts once: a second one must not cut short what puts the port back and reports."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # not SIG_IGN: of a second one that has just arrived the interpreter would print a traceback
+    signal.signal(signal.SIGINT, _not_again)
     raise KeyboardInterrupt
+
+
+def _not_again(signum: int, frame: object) -> None:
+    pass
 
 
 def _raise_again(unraisable: sys.UnraisableHookArgs) -> None:

@@ -98,6 +98,7 @@ def _drive(
     wakeups = sched.active().current().nvcsw - before
     report = _report(driver, target, tally, wakeups, options)
     print(json.dumps(report), flush=True) if options["as_json"] else _print_table(report)
+    _advise_on_latency(report)
     return _verdict(report, tally, ended, options["max_p99_us"])
 
 

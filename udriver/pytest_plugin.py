@@ -15,8 +15,9 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Protocol, Self
+from collections import Counter
+from collections.abc import Hashable, Iterator
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 
 import pytest
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from udriver import UsbSerial
 
 IRQCHIPS = ("signal", "select", "inline")
+
+K = TypeVar("K", bound=Hashable)
 
 
 class Device(Protocol):
@@ -59,12 +62,6 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         choices=IRQCHIPS,
         action="append",
         help="run tests of udriver_irq on this irqchip only; may be repeated; default: all three",
-    )
-    group.addoption(
-        "--udriver-rung",
-        choices=("pty", "qemu", "all"),
-        default="pty",
-        help="what the tests run on: the simulated UART, a real kernel in a VM, or both",
     )
     group.addoption(
         "--udriver-port",
@@ -135,21 +132,22 @@ class Resources:
     """What a test might leave behind, at one moment."""
 
     def __init__(self) -> None:
-        self.fds = {fd: _target(fd) for fd in os.listdir("/proc/self/fd")}
-        self.threads = set(threading.enumerate())
+        targets = {fd: _target(fd) for fd in os.listdir("/proc/self/fd")}
+        self.fds = {fd: target for fd, target in targets.items() if target is not None}
+        self.threads = {thread: thread.name for thread in threading.enumerate()}
         self.handlers = {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
         self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self.wakeup_fd = signal.set_wakeup_fd(-1)
         signal.set_wakeup_fd(self.wakeup_fd, warn_on_full_buffer=False)
 
     def leaked_since(self, before: Resources) -> list[str]:
-        """What is here and was not there, a phrase each."""
-        fds = [
-            f"fd {fd} ({target})"
-            for fd, target in self.fds.items()
-            if target is not None and before.fds.get(fd) != target
-        ]
-        threads = [f"thread {thread.name}" for thread in self.threads - before.threads]
+        """What is here and was not there, a phrase each.
+
+        One that took the place of another of its kind is no leak: a fixture of the session may
+        plug its device in again.
+        """
+        fds = [f"fd {fd} ({target})" for fd, target in _more(self.fds, before.fds)]
+        threads = [f"thread {name}" for _, name in _more(self.threads, before.threads)]
         handlers = [
             f"a handler of {signal.Signals(signum).name}: {handler!r}"
             for signum, handler in self.handlers.items()
@@ -160,6 +158,21 @@ class Resources:
             [f"signal wakeup fd {self.wakeup_fd}"] if self.wakeup_fd != before.wakeup_fd else []
         )
         return fds + threads + handlers + mask + wakeup
+
+
+def _more(now: dict[K, str], before: dict[K, str]) -> list[tuple[K, str]]:
+    """What is new, less as many of its kind as went; the kind of socket:[7] is socket."""
+
+    def kind(item: tuple[K, str]) -> str:
+        return item[1].partition(":[")[0]
+
+    gone = Counter(map(kind, before.items() - now.items()))
+    new = []
+    for item in sorted(now.items() - before.items(), key=kind):
+        gone[kind(item)] -= 1
+        if gone[kind(item)] < 0:
+            new.append(item)
+    return new
 
 
 def _is_of_pytest(handler: object) -> bool:

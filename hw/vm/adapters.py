@@ -4,6 +4,9 @@
 1. A wire lives from plug to unplug. A byte the guest had not read when it was pulled is lost
    with it, and never reaches the next generation: socket pair and chardev are new each time.
 2. Instants are the host's CLOCK_MONOTONIC, taken around the one QMP command that does it.
+3. A plug is pulled with the wire silent and the processors stopped. QEMU 7.2 hands bytes to a
+   usb-serial that is off its bus already when they arrive in the same turn of its main loop as
+   device_del, and ends in usb_wakeup() with SIGSEGV: one unplug in a few hundred under traffic.
 Sources: hw/usb/dev-serial.c (0403:6001), hw/usb/desc.c (strings) of QEMU.
 """
 
@@ -73,11 +76,17 @@ class AdapterSlots:
             self._adapter(name)
             if name not in self._wires:
                 raise RigError(f"{name} is not plugged.")
+            jumper, chardev = self._wires.pop(name)
+            jumper.silence()
             begin = time.monotonic_ns()
-            self._qmp.execute("device_del", {"id": name})
+            self._qmp.execute("stop")  # the guest's clock stands still meanwhile
+            try:
+                self._await_quiet(jumper)
+                self._qmp.execute("device_del", {"id": name})
+            finally:
+                self._qmp.execute("cont")
             end = time.monotonic_ns()
             self._qmp.wait_event("DEVICE_DELETED", lambda data: data.get("device") == name, 10)
-            jumper, chardev = self._wires.pop(name)
             jumper.pull()
             self._remove_chardev(chardev)
             return Span(begin, end)
@@ -128,6 +137,14 @@ class AdapterSlots:
             raise
         self._wires[adapter.name] = (jumper, chardev)
         return Span(begin, time.monotonic_ns())
+
+    def _await_quiet(self, jumper: Jumper) -> None:
+        """Until QEMU has taken all it will: a turn of its main loop changes nothing any more."""
+        before = -1
+        while (left := jumper.unread()) != before:
+            before = left
+            for _ in range(2):  # each answer is given in a turn that has looked at the wire
+                self._qmp.execute("query-status")
 
     def _remove_chardev(self, chardev: str) -> None:
         # The device's memory, and with it the chardev, is freed after a grace period of RCU.

@@ -8,9 +8,12 @@ one always reads, and keeps what the guest has not taken yet in a buffer without
 
 from __future__ import annotations
 
+import fcntl
 import os
 import select
 import socket
+import struct
+import termios
 import threading
 
 _CHUNK = 65536
@@ -24,6 +27,7 @@ class Jumper:
         self._near.setblocking(False)
         self._lock = threading.Lock()
         self._joined = True
+        self._silent = False
         self._to_guest = bytearray()
         self._heard = bytearray()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -48,6 +52,17 @@ class Jumper:
             taken = bytes(self._heard)
             self._heard.clear()
         return taken
+
+    def silence(self) -> None:
+        """Send nothing more, for good: the plug is about to be pulled."""
+        with self._lock:
+            self._silent = True
+            if self._wake >= 0:
+                os.eventfd_write(self._wake, 1)
+
+    def unread(self) -> int:
+        """Bytes that QEMU has not taken off the wire yet."""
+        return int(struct.unpack("i", fcntl.ioctl(self._near, termios.TIOCOUTQ, bytes(4)))[0])
 
     def pull(self) -> None:
         """The wire is gone, with the bytes on it. Harmless twice."""
@@ -74,7 +89,7 @@ class Jumper:
     def _turn(self) -> bool:
         """One wait, then what became possible; False at the end of the wire."""
         with self._lock:
-            full = bool(self._to_guest)
+            full = bool(self._to_guest) and not self._silent
         poll = select.poll()
         poll.register(self._near, select.POLLIN | (select.POLLOUT if full else 0))
         poll.register(self._wake, select.POLLIN)
@@ -90,6 +105,8 @@ class Jumper:
 
     def _send(self) -> None:
         with self._lock:
+            if self._silent:
+                return
             sent = self._near.send(memoryview(self._to_guest)[:_CHUNK].tobytes())
             del self._to_guest[:sent]
 

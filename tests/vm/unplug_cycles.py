@@ -130,8 +130,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
 def held() -> Counter[str]:
     """How many fds of each kind, and threads, this process has."""
     found = Resources()
-    kinds = (target.partition(":")[0] for target in found.fds.values() if target)
-    return Counter(kinds) + Counter(thread.name for thread in found.threads)
+    kinds = (target.partition(":")[0] for target in found.fds.values())
+    return Counter(kinds) + Counter(found.threads.values())
 
 
 def print_histogram(wakes: HdrHistogram) -> None:

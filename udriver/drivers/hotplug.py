@@ -23,6 +23,7 @@ from udriver.drivers.bus import UsbTty, describe, usb_ttys
 from udriver.drivers.irqchip import IRQCHIPS
 from udriver.drivers.usbserial import UsbSerial
 from udriver.errors import DeviceGone, Timeout
+from udriver.kernel import sched
 from udriver.kernel.completion import Completion
 
 __all__ = ["Follower", "Identity", "Monitor"]
@@ -88,6 +89,7 @@ class Monitor:
         del self._monitor
 
     def _watch(self) -> None:
+        sched.active().current()  # opens two fds: now, not at some unplug, where it looks like a leak
         poll = select.poll()
         poll.register(self._monitor.fileno(), select.POLLIN)
         poll.register(self._stop_fd, select.POLLIN)
