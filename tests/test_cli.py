@@ -291,7 +291,10 @@ def test_interrupted_at_any_moment(delay_ms: int) -> None:
             os.sched_yield()
         process.send_signal(signal.SIGINT)
         _, err = communicate(process)
-    assert process.returncode in (Status.INTERRUPTED, -signal.SIGINT), err
+    if process.returncode == 1:  # the interpreter had not come to our first line
+        assert str(ROOT / "udriver") not in err
+    else:
+        assert process.returncode in (Status.INTERRUPTED, -signal.SIGINT), err
 
 
 SIGNALLED_IN_A_WEAKREF_CALLBACK = """
