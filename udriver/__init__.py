@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from udriver.checker import checking
     from udriver.drivers.port import Line, Port
     from udriver.drivers.usbserial import Stats, UsbSerial
     from udriver.errors import Busy, ContextError, DeviceGone, Timeout, UDriverError, Unsupported
@@ -40,6 +41,7 @@ __all__ = [
     "UDriverError",
     "Unsupported",
     "UsbSerial",
+    "checking",
     "complete",
     "complete_all",
     "completion_done",
@@ -68,6 +70,7 @@ _WHERE = {
     "UDriverError": "udriver.errors",
     "Unsupported": "udriver.errors",
     "UsbSerial": "udriver.drivers.usbserial",
+    "checking": "udriver.checker",
     "complete": "udriver.kernel.completion",
     "complete_all": "udriver.kernel.completion",
     "completion_done": "udriver.kernel.completion",

@@ -8,6 +8,10 @@
 
 ``--udriver-leaks`` fails a test that leaves an fd, a thread, a signal handler, a blocked signal
 or a signal wakeup fd behind.
+
+``--udriver-check`` runs each test under the completion checker and fails it with what that reports. A
+test that breaks a rule on purpose says so with ``@pytest.mark.udriver_allow("M7")``; one that is about
+the core's own bytecode runs without, with ``@pytest.mark.udriver_unchecked("reason")``.
 """
 
 from __future__ import annotations
@@ -72,6 +76,21 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--udriver-leaks",
         action="store_true",
         help="fail a test that leaks an fd, a thread, a signal handler or a signal mask",
+    )
+    group.addoption(
+        "--udriver-check",
+        action="store_true",
+        help="run each test under the completion checker, and fail it with what that reports",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """The markers that --udriver-check looks at."""
+    config.addinivalue_line(
+        "markers", "udriver_allow(*rules): break these rules of the completion checker on purpose"
+    )
+    config.addinivalue_line(
+        "markers", "udriver_unchecked(reason): run without the completion checker"
     )
 
 
@@ -200,3 +219,59 @@ def _udriver_leaks(request: pytest.FixtureRequest) -> Iterator[None]:
     leaked = Resources().leaked_since(before)
     if leaked:
         pytest.fail(f"the test leaked {', '.join(leaked)}", pytrace=False)
+
+
+class Checked:
+    """One test under the completion checker, its fixtures included."""
+
+    def __init__(self, item: pytest.Item) -> None:
+        from udriver.checker import checking
+
+        allowed = [rule for mark in item.iter_markers("udriver_allow") for rule in mark.args]
+        self._block = checking(allow=allowed, stderr=False)
+        self._reports = self._block.__enter__()
+        self._told = 0
+
+    def judge(self) -> None:
+        """Fail with what was reported since the last look."""
+        reports = list(self._reports)[self._told :]
+        self._told += len(reports)
+        if reports:
+            pytest.fail("\n".join(map(str, reports)), pytrace=False)
+
+    def end(self) -> None:
+        """The last fixture is gone."""
+        self._block.__exit__(None, None, None)
+        self.judge()
+
+
+_checked: pytest.StashKey[Checked] = pytest.StashKey()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> Iterator[None]:
+    """Check from before the first fixture."""
+    unchecked = item.get_closest_marker("udriver_unchecked")
+    if item.config.getoption("--udriver-check") and unchecked is None:
+        item.stash[_checked] = Checked(item)
+    return (yield)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
+    """What the test itself did is its own failure."""
+    result = yield
+    if _checked in item.stash:
+        item.stash[_checked].judge()
+    return result
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Iterator[None]:
+    """To after the last fixture."""
+    try:
+        return (yield)
+    finally:
+        if _checked in item.stash:
+            item.stash[_checked].end()
+            del item.stash[_checked]

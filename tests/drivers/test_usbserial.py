@@ -680,6 +680,7 @@ def usable_after_any_cut(path: str, irq: str) -> Iterator[str]:
 @pytest.mark.skipif(
     sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
 )
+@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
 @pytest.mark.slow
 def test_ctrl_c_anywhere_leaves_the_driver_usable(udriver_device: Any, udriver_irq: str) -> None:
     assert in_child(lambda: first_few(usable_after_any_cut(udriver_device.path, udriver_irq))) == ""
@@ -706,6 +707,7 @@ def open_after_any_cut(path: str, irq: str) -> Iterator[str]:
             return
 
 
+@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
 @pytest.mark.slow
 def test_ctrl_c_anywhere_in_close_leaves_a_close_to_do(
     udriver_device: Any, udriver_irq: str

@@ -139,23 +139,27 @@ def test_done_counts_the_tokens_that_nobody_took(count: int) -> None:
     assert x.done == count
 
 
+@pytest.mark.udriver_allow("M24")
 @pytest.mark.parametrize("count", [0, 1, 3, UINT_MAX - 1, UINT_MAX])
 def test_done_holds_every_unsigned_int(count: int) -> None:
     assert with_done(count).done == count
 
 
+@pytest.mark.udriver_allow("M24")
 @pytest.mark.parametrize("count", [-1, UINT_MAX + 1])
 def test_done_refuses_what_is_no_unsigned_int(count: int) -> None:
     with pytest.raises(ValueError, match="unsigned int"):
         with_done(count)
 
 
+@pytest.mark.udriver_allow("M24")
 def test_below_uint_max_a_token_is_consumed() -> None:
     x = with_done(UINT_MAX - 1)
     assert try_wait_for_completion(x)
     assert x.done == UINT_MAX - 2
 
 
+@pytest.mark.udriver_allow("M24")
 def test_a_written_count_is_taken_before_and_after_posts_one_by_one() -> None:
     x = with_done(2)
     complete(x)
@@ -164,12 +168,14 @@ def test_a_written_count_is_taken_before_and_after_posts_one_by_one() -> None:
     assert (x.done, try_wait_for_completion(x), x.done) == (1, True, 0)
 
 
+@pytest.mark.udriver_allow("M24")
 def test_uint_max_is_never_counted_up() -> None:
     x = with_done(UINT_MAX)
     complete(x)
     assert x.done == UINT_MAX
 
 
+@pytest.mark.udriver_allow("M24")
 def test_uint_max_is_never_consumed() -> None:
     x = with_done(UINT_MAX)
     assert [try_wait_for_completion(x) for _ in range(3)] == [True] * 3
@@ -213,6 +219,7 @@ def test_complete_adds_one_and_returns_nothing(post: Callable[..., None]) -> Non
     assert x.done == 1
 
 
+@pytest.mark.udriver_allow("M24")
 @each_completer
 def test_complete_leaves_uint_max(post: Callable[..., None]) -> None:
     x = with_done(UINT_MAX)
@@ -220,6 +227,7 @@ def test_complete_leaves_uint_max(post: Callable[..., None]) -> None:
     assert x.done == UINT_MAX
 
 
+@pytest.mark.udriver_allow("M24")
 @each_completer
 def test_complete_makes_uint_max_minus_1_permanent(post: Callable[..., None]) -> None:
     x = with_done(UINT_MAX - 1)
@@ -274,6 +282,7 @@ def test_completers_are_legal_in_hardirq_context(cpu: Any, post: Callable[..., N
     assert a.woken
 
 
+@pytest.mark.udriver_allow("M24")
 def test_complete_all_sets_uint_max() -> None:
     x = with_done(3)
     assert complete_all(x) is None  # type: ignore[func-returns-value]
@@ -291,6 +300,7 @@ def test_complete_all_dequeues_and_wakes_all_head_first(cpu: Any, queue: Queue) 
     assert x.done == UINT_MAX
 
 
+@pytest.mark.udriver_allow("M13")
 def test_complete_all_twice_changes_nothing(cpu: Any) -> None:
     x = Completion("x")
     complete_all(x)
@@ -298,6 +308,7 @@ def test_complete_all_twice_changes_nothing(cpu: Any) -> None:
     assert (x.done, cpu.wakeups) == (UINT_MAX, [])
 
 
+@pytest.mark.udriver_allow("M13")
 def test_complete_after_complete_all_changes_nothing(cpu: Any) -> None:
     x = Completion("x")
     complete_all(x)
@@ -322,6 +333,7 @@ def test_kthread_complete_and_exit_without_a_completion_only_exits() -> None:
 # 3. Waiting side: the table
 
 
+@pytest.mark.udriver_allow("M10", "M24")
 @each_wait
 def test_every_wait_checks_its_context_even_with_a_token(wait: Wait) -> None:
     x = with_done(1)
@@ -356,6 +368,7 @@ def test_a_token_ends_every_wait(cpu: Any, queue: Queue, wait: Wait) -> None:
     assert (a.state, x.done, queue(x)) == (TASK_RUNNING, 0, [])
 
 
+@pytest.mark.udriver_allow("M24")
 @each_wait
 def test_a_token_that_is_there_ends_every_wait_without_sleep(cpu: Any, wait: Wait) -> None:
     x = with_done(2)
@@ -404,6 +417,7 @@ def test_time_ends_a_timed_wait_only(cpu: Any, queue: Queue, wait: Wait) -> None
         assert (cpu.run(a), queue(x), a.state) == (0, [], TASK_RUNNING)
 
 
+@pytest.mark.udriver_allow("M14")
 def test_the_pythonic_wait_is_killable_and_raises(cpu: Any, queue: Queue) -> None:
     x = Completion("rx_ready")
     a, b, c = (cpu.start(name, x.wait, 0.1) for name in "abc")
@@ -431,6 +445,7 @@ def test_wait_into_says_whose_the_token_is(cpu: Any) -> None:
     assert (len(taken) > 0, x.done) == (True, 0)
 
 
+@pytest.mark.udriver_allow("M24")
 def test_try_wait_takes_one_token() -> None:
     x = with_done(2)
     assert [try_wait_for_completion(x) for _ in range(3)] == [True, True, False]
@@ -444,6 +459,7 @@ def test_try_wait_never_blocks_and_takes_nothing_when_false(cpu: Any, queue: Que
     assert (x.done, queue(x)) == (0, ["a"])
 
 
+@pytest.mark.udriver_allow("M24")
 @pytest.mark.parametrize("count", [0, 1, UINT_MAX])
 def test_try_wait_is_legal_in_hardirq_context(count: int) -> None:
     x = with_done(count)
@@ -451,6 +467,7 @@ def test_try_wait_is_legal_in_hardirq_context(count: int) -> None:
         assert try_wait_for_completion(x) is (count > 0)
 
 
+@pytest.mark.udriver_allow("M24")
 @pytest.mark.parametrize("count", [0, 1, UINT_MAX])
 def test_completion_done_is_done_not_0_and_never_consumes(count: int) -> None:
     x = with_done(count)
@@ -473,6 +490,7 @@ def test_every_waiter_is_exclusive(cpu: Any) -> None:
 # 3. The wait, step by step
 
 
+@pytest.mark.udriver_allow("M24")
 @each_wait
 def test_step_1_a_pending_signal_is_not_looked_at_when_a_token_is_there(
     cpu: Any, wait: Wait
@@ -495,6 +513,7 @@ def test_step_1_barging_who_comes_takes_the_token_past_the_queue(cpu: Any, queue
     assert (a.asleep, queue(x)) == (True, ["b", "a"])
 
 
+@pytest.mark.udriver_allow("M18", "M24")
 @each_timed
 @pytest.mark.parametrize("timeout", [0, 1, 2, 5000, LONG_MAX])
 def test_step_1_a_timed_wait_gives_back_its_argument_and_0_becomes_1(
@@ -770,6 +789,7 @@ def test_stolen_with_time_left_sleeps_again_at_the_tail_with_the_old_deadline(
     assert a.expires == deadline
 
 
+@pytest.mark.udriver_allow("M14")
 @each_timed
 def test_stolen_and_the_deadline_passed_is_a_timeout(cpu: Any, queue: Queue, wait: Wait) -> None:
     x = Completion("x")
@@ -803,6 +823,7 @@ def test_stolen_deadline_passed_and_signal_is_a_timeout(cpu: Any, wait: Wait) ->
     assert cpu.run(a) == 0
 
 
+@pytest.mark.udriver_allow("M14")
 def test_at_rest_somebody_is_queued_only_without_tokens(cpu: Any, queue: Queue) -> None:
     x = Completion("x")
     actors = [cpu.start(wait.name, wait.function, *wait.args(x, 8)) for wait in WAITS]
@@ -867,6 +888,7 @@ def test_a_complete_between_timer_or_signal_and_run_is_a_success_and_no_token_is
     assert (x.done, b.asleep, queue(x)) == (0, True, ["b"])
 
 
+@pytest.mark.udriver_allow("M18")
 @each_timed
 def test_timeout_0_is_no_try_it_sleeps_to_the_next_tick(cpu: Any, queue: Queue, wait: Wait) -> None:
     x = Completion("x")
@@ -876,6 +898,7 @@ def test_timeout_0_is_no_try_it_sleeps_to_the_next_tick(cpu: Any, queue: Queue, 
     assert (cpu.run(a), queue(x)) == (0, [])
 
 
+@pytest.mark.udriver_allow("M18")
 @each_timed
 def test_timeout_0_can_be_completed_meanwhile(cpu: Any, wait: Wait) -> None:
     x = Completion("x")
@@ -894,6 +917,7 @@ def test_long_max_is_for_ever_and_returns_long_max(cpu: Any, wait: Wait) -> None
     assert cpu.run(a) == LONG_MAX
 
 
+@pytest.mark.udriver_allow("M18")
 @pytest.mark.parametrize("timeout", [LONG_MAX + 1, 2**64 - 1, -1, -5])
 @each_timed
 def test_a_timeout_above_long_max_is_wrong_and_0_at_once(
@@ -905,6 +929,7 @@ def test_a_timeout_above_long_max_is_wrong_and_0_at_once(
     assert (cpu.wrong_timeouts, queue(x), x.done) == ([as_long], [], 0)
 
 
+@pytest.mark.udriver_allow("M18", "M24")
 @pytest.mark.parametrize(
     ("function", "expected"),
     [
@@ -923,6 +948,7 @@ def test_a_wrong_timeout_comes_straight_back_with_a_token(
     assert (function(x, timeout), x.done, cpu.wrong_timeouts) == (expected, 0, [])
 
 
+@pytest.mark.udriver_allow("M18")
 def test_the_default_scheduler_warns_of_a_wrong_timeout() -> None:
     with pytest.warns(match="schedule_timeout: wrong timeout value"):
         assert wait_for_completion_timeout(Completion("x"), -5) == 0
@@ -982,6 +1008,7 @@ def test_mixed_states_on_one_queue_stay_fifo(cpu: Any, queue: Queue) -> None:
 # 4. Set-up and re-arming
 
 
+@pytest.mark.udriver_allow("M20")
 @pytest.mark.parametrize(
     "make",
     [
@@ -1008,12 +1035,14 @@ def test_each_initialiser_gives_done_0_and_an_empty_queue(
     assert (x.done, queue(x), x.name) == (0, [], "setup_done")
 
 
+@pytest.mark.udriver_allow("M9")
 def test_a_scope_that_ends_with_a_waiter_is_reported(cpu: Any) -> None:
     refused = pytest.raises(UDriverError, match="x went out of scope while a still waits")
     with refused, kernel.DECLARE_COMPLETION_ONSTACK("x") as x:
         cpu.start("a", wait_for_completion, x)
 
 
+@pytest.mark.udriver_allow("M24")
 def test_acquire_and_release_are_empty(cpu: Any) -> None:
     x = with_done(1)
     kernel.complete_acquire(x)
@@ -1021,6 +1050,7 @@ def test_acquire_and_release_are_empty(cpu: Any) -> None:
     assert (x.done, cpu.wakeups) == (1, [])
 
 
+@pytest.mark.udriver_allow("M2", "M24")
 @pytest.mark.parametrize(
     "init", [init_completion, lambda x: init_completion_map(x, object())], ids=["init", "map"]
 )
@@ -1040,6 +1070,7 @@ def test_init_completion_of_a_live_object_orphans_its_waiters(
     assert a.asleep  # an untimed one sleeps for ever
 
 
+@pytest.mark.udriver_allow("M24")
 @pytest.mark.parametrize("count", [0, 1, 7, UINT_MAX])
 def test_reinit_is_done_0(count: int) -> None:
     x = with_done(count)
@@ -1047,6 +1078,7 @@ def test_reinit_is_done_0(count: int) -> None:
     assert (x.done, try_wait_for_completion(x)) == (0, False)
 
 
+@pytest.mark.udriver_allow("M5")
 def test_reinit_wakes_nobody_and_leaves_the_queue(cpu: Any, queue: Queue) -> None:
     x = Completion("x")
     cpu.start("a", wait_for_completion, x)
@@ -1057,6 +1089,7 @@ def test_reinit_wakes_nobody_and_leaves_the_queue(cpu: Any, queue: Queue) -> Non
     assert (cpu.wakeups, queue(x)) == (["a"], ["b"])
 
 
+@pytest.mark.udriver_allow("M5")
 def test_complete_reinit_before_the_woken_one_ran_loses_the_wake(cpu: Any, queue: Queue) -> None:
     x = Completion("x")
     a = cpu.start("a", wait_for_completion, x)
@@ -1067,6 +1100,7 @@ def test_complete_reinit_before_the_woken_one_ran_loses_the_wake(cpu: Any, queue
     assert (a.asleep, queue(x), x.done) == (True, ["b", "a"], 0)
 
 
+@pytest.mark.udriver_allow("M5")
 def test_complete_all_reinit_before_they_ran_rebuilds_the_queue_in_run_order(
     cpu: Any, queue: Queue
 ) -> None:
@@ -1079,6 +1113,7 @@ def test_complete_all_reinit_before_they_ran_rebuilds_the_queue_in_run_order(
     assert queue(x) == ["c", "a", "b"]
 
 
+@pytest.mark.udriver_allow("M5")
 def test_complete_all_reinit_complete_lets_exactly_one_pass(cpu: Any, queue: Queue) -> None:
     x = Completion("x")
     actors = [cpu.start(name, wait_for_completion, x) for name in "abc"]

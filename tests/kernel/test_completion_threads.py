@@ -196,6 +196,7 @@ def test_a_token_ends_a_sleeping_thread(spawn: Spawn, name: str) -> None:
     assert (x.done, len(x.wait_queue)) == (0, 0)
 
 
+@pytest.mark.udriver_allow("M7")
 @each_wait
 def test_a_token_ends_the_sleeping_main_thread(until: Until, name: str) -> None:
     x = Completion("x")
@@ -332,6 +333,7 @@ def test_complete_all_lets_every_thread_through(spawn: Spawn) -> None:
     assert (x.done, len(x.wait_queue)) == (UINT_MAX, 0)
 
 
+@pytest.mark.udriver_allow("M5", "M13")
 @pytest.mark.slow
 def test_complete_all_ends_although_the_waiters_come_back(spawn: Spawn, until: Until) -> None:
     x = Completion("x")
@@ -431,6 +433,7 @@ def test_ctrl_c_outside_a_syscall_is_raised_at_the_end_of_the_wait(name: str) ->
     assert (x.done, len(x.wait_queue)) == (0, 0)
 
 
+@pytest.mark.udriver_allow("M6")
 @pytest.mark.parametrize("name", ALL)
 def test_ctrl_c_inside_a_syscall_is_raised_when_the_block_ends(name: str) -> None:
     x = Completion("x")
@@ -689,6 +692,7 @@ def test_the_signal_of_a_handler_that_waited_still_ends_the_interruptible_wait_b
         assert wait_for_completion_interruptible_timeout(outer, 2000) == -ERESTARTSYS
 
 
+@pytest.mark.udriver_allow("M7", "M18")
 def test_the_signal_whose_handler_runs_does_not_end_the_handlers_own_wait() -> None:
     outer, inner = Completion("outer"), Completion("inner")
     results: list[int] = []
@@ -716,6 +720,7 @@ def wakeup_pipe() -> Iterator[tuple[int, int]]:
         os.close(writer)
 
 
+@pytest.mark.udriver_allow("M7", "M18")
 @pytest.mark.parametrize("end", ["token", "signal", "time", "exception"])
 def test_the_wakeup_fd_is_given_back_and_gets_its_bytes(end: str) -> None:
     x = Completion("x")
@@ -732,6 +737,7 @@ def test_the_wakeup_fd_is_given_back_and_gets_its_bytes(end: str) -> None:
         assert os.read(reader, 100) == bytes([SIGUSR1])
 
 
+@pytest.mark.udriver_allow("M7", "M18")
 def test_the_wakeup_fd_gets_its_bytes_from_under_a_nested_wait() -> None:
     outer, inner = Completion("outer"), Completion("inner")
 

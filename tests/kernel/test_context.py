@@ -63,6 +63,7 @@ async def _await_it(x: Completion) -> None:
         await x
 
 
+@pytest.mark.udriver_allow("M10", "M18", "M24")
 @pytest.mark.parametrize("done", [0, 1])
 @pytest.mark.parametrize("name", WAITS)
 def test_a_wait_in_hardirq_context_raises_at_once_naming_itself_and_the_handler(

@@ -204,6 +204,7 @@ def test_a_line_is_shared_only_if_both_ask_alike(irq: int, first: int, second: i
     assert irq_stat(irq).name == "first"
 
 
+@pytest.mark.udriver_allow("I3")
 def test_no_autoen_starts_disabled(irq: int, chip: Chip) -> None:
     log: list[str] = []
     request_irq(irq, counting(log, "h"), IRQF_NO_AUTOEN, "h", 1)
@@ -213,11 +214,13 @@ def test_no_autoen_starts_disabled(irq: int, chip: Chip) -> None:
     assert (log, irq_stat(irq).depth) == (["h"], 0)
 
 
+@pytest.mark.udriver_allow("I5")
 def test_freeing_what_is_not_there_warns(irq: int) -> None:
     with pytest.warns(UserWarning, match="already-free irq"):
         assert free_irq(irq, "nobody") is None
 
 
+@pytest.mark.udriver_allow("I5")
 def test_a_desc_with_a_handler_is_not_freed(irq: int) -> None:
     request_irq(irq, counting([], "h"), 0, "h", 1)
     with pytest.raises(ValueError, match="still has a handler"):
@@ -233,6 +236,7 @@ def test_raising_a_line_that_was_freed_does_nothing() -> None:
 # a shared line
 
 
+@pytest.mark.udriver_allow("I4")
 def test_all_handlers_of_a_line_run_in_the_order_of_request(irq: int) -> None:
     log: list[str] = []
     for name in "abc":
@@ -251,6 +255,7 @@ def test_one_who_handles_makes_it_not_spurious(irq: int) -> None:
     assert (irq_stat(irq).count, irq_stat(irq).spurious) == (2, 1)
 
 
+@pytest.mark.udriver_allow("I4")
 def test_freeing_one_keeps_the_other(irq: int, chip: Chip) -> None:
     log: list[str] = []
     request_irq(irq, counting(log, "a"), IRQF_SHARED, "a", 1)
@@ -341,6 +346,7 @@ def test_nothing_pending_is_nothing_replayed(irq: int) -> None:
     assert log == []
 
 
+@pytest.mark.udriver_allow("I2")
 def test_an_unbalanced_enable_warns_and_changes_nothing(irq: int) -> None:
     log: list[str] = []
     request_irq(irq, counting(log, "h"), 0, "h", 1)
@@ -457,6 +463,7 @@ def test_free_waits_for_the_thread_and_ends_it(irq: int, until: Until) -> None:
     assert threading.active_count() == before - 1
 
 
+@pytest.mark.udriver_allow("I1")
 @pytest.mark.parametrize(
     "call",
     [synchronize_irq, synchronize_hardirq, disable_irq, lambda irq: free_irq(irq, 1)],
@@ -574,6 +581,7 @@ def test_freeing_a_oneshot_while_its_thread_runs_is_balanced(irq: int, until: Un
     assert (log, irq_stat(irq).depth) == (["next"], 0)
 
 
+@pytest.mark.udriver_allow("I4")
 def test_freeing_one_oneshot_of_two_leaves_the_line_on(irq: int, until: Until) -> None:
     gate, log = Gate(), []
     shared = IRQF_SHARED | IRQF_ONESHOT
@@ -629,6 +637,7 @@ def test_each_failing_spell_is_reported(irq: int, reports: list[str]) -> None:
     assert (len(reports), irq_stat(irq).exceptions) == (2, 3)
 
 
+@pytest.mark.udriver_allow("I4")
 def test_the_others_on_the_line_still_run(irq: int, reports: list[str]) -> None:
     log: list[str] = []
     request_irq(irq, counting(log, "a"), IRQF_SHARED, "a", 1)
@@ -664,6 +673,7 @@ def test_an_exception_in_the_thread_is_reported_and_it_goes_on(
     assert irq_stat(irq).depth == 0
 
 
+@pytest.mark.udriver_allow("M10")
 def test_a_wait_in_a_handler_raises_and_names_it(irq: int, reports: list[str]) -> None:
     event = Completion("event")
     event.complete()
@@ -693,6 +703,7 @@ def raise_many(irq: int, times: int) -> None:
         generic_handle_irq(irq)
 
 
+@pytest.mark.udriver_allow("I4", "I6")
 @pytest.mark.slow
 def test_nobody_cared(irq: int, chip: Chip) -> None:
     handled = 99
@@ -716,6 +727,7 @@ def test_nobody_cared(irq: int, chip: Chip) -> None:
     assert (irq_stat(irq).depth, log) == (0, ["late"])
 
 
+@pytest.mark.udriver_allow("I6")
 @pytest.mark.slow
 def test_99_900_unhandled_of_100_000_are_tolerated(irq: int) -> None:
     countdown = iter(range(200_000))

@@ -29,7 +29,9 @@ from udriver.drivers.transmitter import Transmitter
 from udriver.drivers.turn import in_turn
 from udriver.errors import DeviceGone, Timeout, UDriverError, Unsupported
 from udriver.kernel import tracepoint
+from udriver.kernel.annotation import completion_set_kind
 from udriver.kernel.completion import (
+    UINT_MAX,
     Completion,
     complete,
     complete_all,
@@ -121,6 +123,10 @@ class UsbSerial:
         self._removed = Completion(f"{port.name} removed")
         self._remover: threading.Thread | None = None
         self._final_irq: IrqStat
+        for event in (self.rx_ready, self.tx_room, self.tx_empty, self.unplugged, self.quiet):
+            completion_set_kind(event, "condition")  # see rule 3
+        for turn in (self._read_turn, self._write_turn):
+            completion_set_kind(turn, "counted")  # see rule 5
         complete(self._read_turn)
         complete(self._write_turn)
         self._probe()
@@ -292,7 +298,8 @@ class UsbSerial:
             self._gone = gone
         events = (self.unplugged, self.rx_ready, self.tx_room, self.tx_empty)
         for completion in (*events, self._read_turn, self._write_turn):
-            complete_all(completion)
+            if completion.done != UINT_MAX:  # each once: close() comes after the unplug, too
+                complete_all(completion)
 
     # process context
 

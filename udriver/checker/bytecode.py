@@ -1,0 +1,128 @@
+# SPDX-License-Identifier: MIT
+"""What the caller does next with what it was given: read off its bytecode, once for each line.
+
+CPython 3.11 to 3.13. What cannot be told is given as "not so", so that no rule fires on a guess.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+from bisect import bisect_right
+from types import CodeType, FrameType
+
+__all__ = ["escapes", "fails_when", "literal_argument", "result_unused", "stored_in"]
+
+_CALLS = ("CALL", "CALL_FUNCTION_EX", "CALL_KW", "CALL_METHOD")
+
+
+@functools.lru_cache(maxsize=512)
+def _instructions(code: CodeType) -> tuple[list[dis.Instruction], list[int]]:
+    found = [ins for ins in dis.get_instructions(code) if ins.opname not in ("CACHE", "NOP")]
+    return found, [ins.offset for ins in found]
+
+
+def _at(code: CodeType, lasti: int) -> int:
+    """The index of the instruction that is being executed."""
+    return bisect_right(_instructions(code)[1], lasti) - 1
+
+
+def _after_call(frame: FrameType) -> dis.Instruction | None:
+    code = frame.f_code
+    found, _ = _instructions(code)
+    index = _at(code, frame.f_lasti)
+    if index < 0 or index + 1 >= len(found) or found[index].opname not in _CALLS:
+        return None
+    return found[index + 1]
+
+
+def result_unused(frame: FrameType) -> bool:
+    """Whether the call that ``frame`` is in throws its result away: POP_TOP comes next."""
+    after = _after_call(frame)
+    return after is not None and after.opname == "POP_TOP"
+
+
+def stored_in(frame: FrameType) -> tuple[str, str]:
+    """How and under which name the result of the call is stored: ``("STORE_FAST", "x")``."""
+    after = _after_call(frame)
+    if after is None or not after.opname.startswith("STORE_"):
+        return "", ""
+    name = after.argval[0] if isinstance(after.argval, tuple) else after.argval
+    return after.opname, str(name)
+
+
+def escapes(code: CodeType, local: str) -> bool:
+    """Whether the function hands ``local`` on: returns it, or stores it where it stays."""
+    found, _ = _instructions(code)
+    for index, ins in enumerate(found):
+        named = ins.argval if isinstance(ins.argval, tuple) else (ins.argval,)
+        if not ins.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "STORE_FAST_LOAD")):
+            continue
+        if local not in named:
+            continue
+        for later in found[index + 1 : index + 4]:
+            if later.opname in ("STORE_ATTR", "STORE_SUBSCR", "STORE_GLOBAL", "RETURN_VALUE"):
+                return True
+            if not later.opname.startswith("LOAD_"):
+                break
+    return False
+
+
+def literal_argument(frame: FrameType) -> bool:
+    """Whether the last argument of the call is a number written there."""
+    code = frame.f_code
+    found, _ = _instructions(code)
+    index = _at(code, frame.f_lasti)
+    while index > 0 and found[index].opname in (*_CALLS, "PRECALL", "KW_NAMES"):
+        index -= 1
+    ins = found[index] if index >= 0 else None
+    return ins is not None and ins.opname == "LOAD_CONST" and type(ins.argval) is int
+
+
+def fails_when(frame: FrameType, outcome: bool) -> bool:
+    """Whether the test that ``frame`` is in leads straight to an error if it says ``outcome``.
+
+    An error is a ``raise`` or ``return`` of a negative number; an ``assert`` is none.
+    """
+    code = frame.f_code
+    found, offsets = _instructions(code)
+    index = _at(code, frame.f_lasti)
+    if index < 0:
+        return False
+    if "JUMP" not in found[index].opname:
+        outcome ^= found[index].opname == "UNARY_NOT"
+        index += 1
+        while index < len(found) and found[index].opname in ("UNARY_NOT", "TO_BOOL"):
+            outcome ^= found[index].opname == "UNARY_NOT"
+            index += 1
+    if index >= len(found):
+        return False
+    jump = found[index]
+    if not jump.opname.startswith("POP_JUMP") or not jump.opname.endswith(("_TRUE", "_FALSE")):
+        return False
+    if outcome == jump.opname.endswith("_TRUE"):
+        index = bisect_right(offsets, jump.argval - 1)
+    else:
+        index += 1
+    return _is_error(found, index)
+
+
+def _is_error(found: list[dis.Instruction], index: int) -> bool:
+    for here, ins in enumerate(found[index:], index):
+        name = ins.opname
+        if name == "LOAD_ASSERTION_ERROR" or "JUMP" in name or name.startswith("STORE_"):
+            return False
+        if name == "RAISE_VARARGS":
+            return True
+        if name == "RETURN_CONST":
+            return _negative(ins.argval)
+        if name == "RETURN_VALUE":
+            before = found[here - 1]
+            return before.opname == "UNARY_NEGATIVE" or (
+                before.opname == "LOAD_CONST" and _negative(before.argval)
+            )
+    return False
+
+
+def _negative(value: object) -> bool:
+    return isinstance(value, int) and value < 0

@@ -1,0 +1,229 @@
+# SPDX-License-Identifier: MIT
+"""What the rules judge by: the history of each completion, and what each thread is doing.
+
+A completion's record hangs on a weak reference; nothing here keeps one alive. All is changed by
+single operations on dicts and deques, since any hook may interrupt any other, on the same thread.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from udriver.checker.place import Activation, Place, activation, here, in_core, user_frame
+from udriver.checker.report import Reports
+from udriver.kernel.completion import Completion
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from udriver.kernel.irqdesc import IrqAction
+
+__all__ = [
+    "TIMEOUT",
+    "TOKEN",
+    "End",
+    "Evidence",
+    "Operation",
+    "Post",
+    "Record",
+    "Section",
+    "Taken",
+    "Wait",
+]
+
+TOKEN, TIMEOUT, SIGNAL = "token", "timeout", "signal"
+
+
+class Post(NamedTuple):
+    """A token: who posted it, when, and in which run of a handler, 0 if in none."""
+
+    place: Place
+    tick: int
+    section: int
+    call: Activation | None
+
+
+class Wait(NamedTuple):
+    """A wait that has not returned."""
+
+    function: str
+    place: Place
+    tick: int
+    call: Activation | None
+
+
+class End(NamedTuple):
+    """How the last wait ended."""
+
+    outcome: str
+    wait: Wait
+    tick: int
+
+
+class Operation:
+    """What the hardware was told to do; annotated by operation_start()."""
+
+    __slots__ = ("ident", "place", "posts", "stopped", "thread", "tick", "waited")
+
+    def __init__(self, ident: object, place: Place, tick: int) -> None:
+        self.ident = ident
+        self.place = place
+        self.tick = tick
+        self.thread = threading.get_ident()
+        self.posts: deque[Post] = deque()
+        self.waited = False
+        self.stopped = False
+
+
+class Record:
+    """The history of one completion."""
+
+    def __init__(self, x: Completion, name: str, born: Place | None, tick: int) -> None:
+        self.name = name
+        self.born = born
+        self.tick = tick
+        self.key: object = (born.top, name) if born else id(x)
+        self.core = False  # the kernel package's own
+        self.kind = ""  # "condition" or "counted", when annotated
+        self.owner: Activation | None = None  # of an automatic variable
+        self.posts: deque[Post] = deque()
+        self.waits: dict[int, Wait] = {}
+        self.last: End | None = None
+        self.settled = False  # somebody stopped the completer or looked again since `last`
+        self.opened: Post | None = None  # by complete_all()
+        self.operation: Operation | None = None
+        self.reinits = 0
+        self.virgin = True  # initialised, and nothing else yet
+        self.unsure = False  # an exception cut a post or a wait short: tokens are not counted
+        self.ended: Place | None = None  # its scope was left
+        self.done_seen: Place | None = None  # completion_done() said yes
+        self.polled: Place | None = None  # `done` was read, and was not 0
+        self.dropped: tuple[Post, Place] | None = None  # by reinit_completion()
+        self.alone: tuple[Post, int] | None = None  # complete() with several waiters
+        self.late: dict[int, Place] = {}  # lines requested before it was initialised
+        self.completers: dict[int, int] = {}  # id of an irqaction: when it completed this last
+        self.latest: Post | None = None
+        self.ref = weakref.ref(x)
+
+    @property
+    def quiet(self) -> bool:
+        """Whether tokens say nothing about mistakes: annotated, or out of step."""
+        return self.core or bool(self.kind) or self.unsure
+
+    @property
+    def one_shot(self) -> bool:
+        """Whether it is used for one event at a time: it is reinitialised, or annotated."""
+        return bool(self.reinits) or self.operation is not None
+
+    def abandoned(self) -> bool:
+        """Whether its last wait got no token, nobody did anything about it, and the caller left."""
+        last = self.last
+        if last is None or last.outcome == TOKEN or self.settled or self.waits:
+            return False
+        return last.wait.call is not None and last.wait.call.over()
+
+    def began(self) -> Place | None:
+        """The place that tells most about what it is for: the operation's start, or its birth."""
+        return self.operation.place if self.operation is not None else self.born
+
+
+class Section(NamedTuple):
+    """A run of an interrupt handler or of its thread."""
+
+    serial: int
+    action: IrqAction
+    irq: int
+    in_thread: bool
+    posts: list[Record]
+
+
+class Taken(NamedTuple):
+    """A lock that was taken: by which call, in which run of a handler."""
+
+    lock: Any
+    place: Place
+    call: Activation | None
+    section: int
+
+
+class _Cpu(threading.local):
+    def __init__(self) -> None:
+        self.sections: list[Section] = []
+        self.held: list[tuple[Any, Place]] = []  # locks, outermost first
+        self.taken: deque[Taken] = deque(maxlen=32)
+        self.started: Callable[[], Record | None] | None = None  # whose operation, a weak reference
+        self.hardirq: Place | None = None
+        self.excused = False  # a rule has spoken of this call already
+
+
+class Evidence:
+    """Everything that one ``checking()`` block knows."""
+
+    def __init__(self, reports: Reports) -> None:
+        self.reports = reports
+        self.cpu = _Cpu()
+        self.tick: Callable[[], int] = itertools.count(1).__next__
+        self._records: dict[int, Record] = {}
+        self.on_death: Callable[[Record], None] = bool  # type: ignore[assignment]
+
+    def find(self, x: Completion) -> Record | None:
+        """The record of ``x``, if there is one."""
+        return self._records.get(id(x))
+
+    def of(self, x: Completion) -> Record:
+        """The record of ``x``; a new one, that judges little, if it is older than the checker."""
+        record = self._records.get(id(x))
+        if record is None:
+            record = self._keep(x, None)
+            record.virgin = False
+            record.unsure = True  # it may hold tokens that nobody saw being posted
+        return record
+
+    def born(self, x: Completion, name: str) -> Record:
+        """Begin the record of a new completion."""
+        record = self._keep(x, here(), name)
+        record.core = _made_by_core()
+        return record
+
+    def _keep(self, x: Completion, born: Place | None, name: str | None = None) -> Record:
+        record = Record(x, name or getattr(x, "name", "?"), born, self.tick())
+        number = id(x)
+
+        def died(ref: object) -> None:
+            self._records.pop(number, None)
+            self.on_death(record)
+
+        record.ref = weakref.ref(x, died)
+        self._records[number] = record
+        return record
+
+    def records(self) -> list[Record]:
+        """All that are alive."""
+        return list(self._records.values())
+
+    def section(self) -> Section | None:
+        """The handler that this thread is running, if it is."""
+        return self.cpu.sections[-1] if self.cpu.sections else None
+
+    def post(self) -> Post:
+        """A token that is being posted here and now."""
+        section = self.section()
+        serial = section.serial if section is not None else 0
+        return Post(here(), self.tick(), serial, activation(user_frame()))
+
+
+def _made_by_core() -> bool:
+    """Whether the irq core makes it for itself: none of its waits is a driver's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and in_core(frame):
+        file = frame.f_code.co_filename
+        if file.endswith(("/irq.py", "/irqdesc.py")):
+            return True
+        frame = frame.f_back
+    return False

@@ -1,0 +1,184 @@
+# SPDX-License-Identifier: MIT
+"""M11: what lockdep did with completions until 4.15, and no more.
+
+A node is a lock, or a class of completions (all that were initialised at one line). An edge says
+"is not let go, or does not happen, before": from a held lock to the one that is taken, from a held
+lock to the completion that is waited for, from a completion to what its completer takes on the
+way to complete(). A circle is a deadlock that may happen, though it has not this time.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, Self
+
+from udriver.checker.evidence import Evidence, Post, Record, Taken, Wait
+from udriver.checker.place import Place, activation, here, user_frame
+
+__all__ = ["Lock", "Locks"]
+
+
+class Lock:
+    """A lock that says when it is taken and released; in all else the lock it stands for."""
+
+    def __init__(self, lock: Any, locks: Locks, name: str, *, spin: bool = False) -> None:
+        self._lock = lock
+        self._locks = locks
+        self.name = name
+        self.spin = spin
+
+    def acquire(self, blocking: bool = True, timeout: float = -1) -> bool:
+        """As the lock's."""
+        if blocking:
+            self._locks.taking(self)
+        taken = bool(self._lock.acquire(blocking, timeout))
+        if taken:
+            self._locks.taken(self)
+        return taken
+
+    def release(self) -> None:
+        """As the lock's."""
+        self._locks.released(self)
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        self.acquire()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lock, name)
+
+    def __repr__(self) -> str:
+        return f"<Lock {self.name}>"
+
+
+class Locks:
+    """Which thread holds what, and the graph."""
+
+    def __init__(self, evidence: Evidence) -> None:
+        self._evidence = evidence
+        self._cpu = evidence.cpu
+        self._edges: dict[object, dict[object, tuple[str, Place]]] = {}
+        self._by_handler: dict[int, dict[int, Place]] = {}
+        self._factories = (threading.Lock, threading.RLock)
+        self.off = False
+
+    def on(self) -> None:
+        """Watch locks that the user's code makes from here on."""
+        self._factories = (threading.Lock, threading.RLock)
+        threading.Lock = self._making(threading.Lock)  # type: ignore[misc, assignment]
+        threading.RLock = self._making(threading.RLock)  # type: ignore[misc, assignment]
+        self.off = False
+
+    def restore(self) -> None:
+        """Those that were made say no more."""
+        threading.Lock, threading.RLock = self._factories  # type: ignore[misc]
+        self.off = True
+
+    def _making(self, factory: Callable[[], Any]) -> Callable[[], Any]:
+        def make() -> Any:
+            file = sys._getframe(1).f_code.co_filename
+            lock = factory()
+            if self.off or file.startswith(_STDLIB) or "site-packages" in file:
+                return lock  # locks of queue, logging, ...: their owners know what they do
+            return Lock(lock, self, f"lock of {here().top}")
+
+        return make
+
+    # the locks
+
+    def taking(self, lock: Lock) -> None:
+        """It may have to wait for it."""
+        if self.off or any(held is lock for held, _ in self._cpu.held):
+            return
+        for held, _ in tuple(self._cpu.held):
+            self._edge(held, lock, f"{lock.name} taken under {held.name}", here())
+
+    def taken(self, lock: Lock) -> None:
+        """It has it."""
+        if self.off:
+            return
+        place = here()
+        self._cpu.held.append((lock, place))
+        section = self._evidence.section()
+        serial = section.serial if section is not None else 0
+        self._cpu.taken.append(Taken(lock, place, activation(user_frame()), serial))
+        if section is not None:
+            self._by_handler.setdefault(id(section.action), {}).setdefault(id(lock), place)
+
+    def released(self, lock: Lock) -> None:
+        """The latest of its holds is over."""
+        held = self._cpu.held
+        for index in range(len(held) - 1, -1, -1):
+            if held[index][0] is lock:
+                del held[index]
+                return
+
+    def spinning(self) -> Place | None:
+        """Where this thread took a spinlock that it still holds."""
+        return next((place for lock, place in self._cpu.held if lock.spin), None)
+
+    def shared_with(self, action: int) -> tuple[str, Place] | None:
+        """A lock that this thread holds and the handler ``action`` takes, and where it does."""
+        theirs = self._by_handler.get(action, {})
+        for lock, _ in self._cpu.held:
+            if id(lock) in theirs:
+                return lock.name, theirs[id(lock)]
+        return None
+
+    def forget(self, action: int) -> None:
+        """The handler is gone."""
+        self._by_handler.pop(action, None)
+
+    # completions
+
+    def waiting(self, record: Record, wait: Wait) -> None:
+        """A wait begins, with what is held."""
+        for lock, _ in tuple(self._cpu.held):
+            self._edge(lock, record.key, f"{wait.function}() on {record.name} under it", wait.place)
+
+    def waited(self) -> None:
+        """A wait is over: what was taken before it is another story."""
+        self._cpu.taken.clear()
+
+    def completing(self, record: Record, post: Post) -> None:
+        """complete(): after whatever was taken in this run of the handler, or in this call."""
+        says = f"taken on the way to complete() of {record.name}"
+        for lock, place in tuple(self._cpu.held):
+            self._edge(record.key, lock, says, place)
+        for lock, place, call, section in tuple(self._cpu.taken):
+            same_run = section == post.section if section else False
+            if same_run or (call is not None and not post.section and not call.over()):
+                self._edge(record.key, lock, says, place)
+
+    def _edge(self, first: Any, then: Any, says: str, place: Place) -> None:
+        edges = self._edges.setdefault(first, {})
+        if then in edges:
+            return
+        edges[then] = (says, place)
+        circle = self._path(then, first, set())
+        if circle and any(not isinstance(node, Lock) for node in (first, then, *circle)):
+            self._report(first, then, circle)
+
+    def _path(self, start: object, end: object, seen: set[object]) -> list[object]:
+        if start == end:
+            return [start]
+        seen.add(start)
+        for node in tuple(self._edges.get(start, ())):
+            if node not in seen and (rest := self._path(node, end, seen)):
+                return [start, *rest]
+        return []
+
+    def _report(self, first: Any, then: Any, circle: list[object]) -> None:
+        nodes = [first, *circle]
+        stacks = [self._edges[one][other] for one, other in zip(nodes, nodes[1:], strict=False)]
+        lock = next(node for node in nodes if isinstance(node, Lock))
+        self._evidence.reports.add("M11", f"a wait and {lock.name}", *stacks)
+
+
+_STDLIB = (threading.__file__.rpartition("/")[0] + "/", "<frozen ")

@@ -1,0 +1,118 @@
+# SPDX-License-Identifier: MIT
+"""Where something happened: task, context and the user's frames; and whether a call is over.
+
+No frame is kept, since a frame keeps its locals alive.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import threading
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import NamedTuple
+
+from udriver.kernel.context import CONTEXT
+
+__all__ = ["Activation", "Place", "Spot", "activation", "here", "in_core", "user_frame"]
+
+DEPTH = 5  # frames of a stack that are worth reading
+_PACKAGE = Path(__file__).parents[1]
+_CORE = tuple(str(_PACKAGE / name) + "/" for name in ("kernel", "checker"))
+_PASSED = ("/threading.py", "/contextlib.py", "/functools.py", "/dataclasses.py")
+_ENDS = ("/_pytest/", "/pluggy/", "/unittest/", "<frozen ")
+_PASS, _END, _KEEP = range(3)
+_kinds: dict[str, int] = {}
+
+
+class Spot(NamedTuple):
+    """One line of code."""
+
+    file: str
+    line: int
+    function: str
+
+    def __str__(self) -> str:
+        return f"{self.function}()  {self.file}:{self.line}"
+
+
+class Place(NamedTuple):
+    """A short stack, innermost first, with the task it belongs to and its context."""
+
+    task: str
+    context: str
+    spots: tuple[Spot, ...]
+
+    @property
+    def top(self) -> Spot:
+        """The line of the user's own that did it."""
+        return self.spots[0] if self.spots else Spot("?", 0, "?")
+
+
+class Activation(NamedTuple):
+    """One call of one function: alive until it returns."""
+
+    thread: int
+    frame: int
+    code: CodeType
+
+    def over(self) -> bool:
+        """Whether it has returned. A generator is never taken for over: it may be resumed."""
+        if self.code.co_flags & _SUSPENDABLE:
+            return False
+        frame = sys._current_frames().get(self.thread)
+        while frame is not None:
+            if id(frame) == self.frame and frame.f_code is self.code:
+                return False
+            frame = frame.f_back
+        return True
+
+
+_SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+def _kind(file: str) -> int:
+    kind = _kinds.get(file)
+    if kind is None:
+        if file.startswith(_CORE) or file.endswith(_PASSED):
+            kind = _PASS
+        else:
+            kind = _END if any(part in file for part in _ENDS) else _KEEP
+        _kinds[file] = kind
+    return kind
+
+
+def in_core(frame: FrameType | None) -> bool:
+    """Whether the frame is the kernel package's or ours: no user called from there."""
+    return frame is None or frame.f_code.co_filename.startswith(_CORE)
+
+
+def user_frame() -> FrameType | None:
+    """The innermost frame that is the user's."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _kind(frame.f_code.co_filename) == _PASS:
+        frame = frame.f_back
+    return frame
+
+
+def activation(frame: FrameType | None) -> Activation | None:
+    """The call that ``frame`` is, without keeping it."""
+    if frame is None:
+        return None
+    return Activation(threading.get_ident(), id(frame), frame.f_code)
+
+
+def here() -> Place:
+    """This moment. Any context: takes no lock."""
+    frame: FrameType | None = sys._getframe(1)
+    spots: list[Spot] = []
+    while frame is not None and len(spots) < DEPTH:
+        code = frame.f_code
+        kind = _kind(code.co_filename)
+        if kind == _END and spots:
+            break
+        if kind == _KEEP:
+            spots.append(Spot(code.co_filename, frame.f_lineno or 0, code.co_qualname))
+        frame = frame.f_back
+    return Place(threading.current_thread().name, CONTEXT.handler or "process", tuple(spots))

@@ -1,0 +1,166 @@
+# SPDX-License-Identifier: MIT
+"""M6: results of waits that watch how they are tested.
+
+Integers in every other respect. ``TimeLeft`` is of the timed waits (0 is a timeout, at least 1 is
+not, and -512 is a signal where signals are allowed), ``Status`` of the others (0 is success).
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Self
+
+from udriver.checker import bytecode
+from udriver.checker.place import Place, here
+from udriver.checker.report import Reports
+from udriver.kernel.sched import ERESTARTSYS
+
+__all__ = ["Status", "TimeLeft"]
+
+
+class _Watched(int):
+    _reports: Reports
+    _function: str
+    _place: Place
+
+    @classmethod
+    def of(cls, value: int, reports: Reports, function: str, place: Place) -> Self:
+        """``value``, returned by ``function`` to ``place``."""
+        watched = cls(value)
+        watched._reports, watched._function, watched._place = reports, function, place
+        return watched
+
+    def _wrong(self, test: str) -> None:
+        self._reports.add(
+            "M6", f"{self._function}() {test}",
+            ("the test", here()), ("the wait whose result it is", self._place),
+        )  # fmt: skip
+
+
+class TimeLeft(_Watched):
+    """0, or at least 1; or -ERESTARTSYS, if ``signals``."""
+
+    __hash__ = int.__hash__  # __eq__ below would take it away
+    _signals = False
+    _asked_for_zero: Place | None = None  # where, and it was not
+    _asked_for_sign = False
+
+    @classmethod
+    def of(  # type: ignore[override]
+        cls, value: int, reports: Reports, function: str, place: Place, signals: bool
+    ) -> Self:
+        """As in the base class."""
+        watched = super().of(value, reports, function, place)
+        watched._signals = signals
+        return watched
+
+    def _fails_on_success(self, outcome: bool) -> None:
+        if not self._signals and bytecode.fails_when(sys._getframe(2), outcome):
+            self._wrong("takes what is not 0, success, for an error")
+
+    def __bool__(self) -> bool:
+        if self._signals:
+            self._asked_for_sign = True  # one report is enough
+            self._wrong("tested for truth, which -ERESTARTSYS and success both are")
+        else:
+            self._fails_on_success(True)
+        return int.__ne__(self, 0)
+
+    def __eq__(self, other: object) -> bool:
+        if other == 0:
+            self._fails_on_success(False)
+            if int.__ne__(self, 0):
+                self._asked_for_zero = here()
+        elif other == -ERESTARTSYS:
+            self._asked_for_sign = True
+            if not self._signals:
+                self._wrong("compared with -ERESTARTSYS, which it never returns")
+        return int.__eq__(self, other)  # type: ignore[arg-type]
+
+    def __ne__(self, other: object) -> bool:
+        if other == 0:
+            self._fails_on_success(True)
+            if int.__ne__(self, 0):
+                self._asked_for_zero = here()
+        return int.__ne__(self, other)  # type: ignore[arg-type]
+
+    def __lt__(self, other: int) -> bool:
+        self._asked_for_sign = True
+        if other == 0 and not self._signals:
+            self._wrong("tested for < 0, which it never is: a timeout is 0")
+        return int.__lt__(self, other)
+
+    def __ge__(self, other: int) -> bool:
+        self._asked_for_sign = True
+        if other == 0:
+            self._wrong("tested for >= 0, which takes a timeout for success")
+        return int.__ge__(self, other)
+
+    def __le__(self, other: int) -> bool:
+        self._asked_for_sign = True
+        return int.__le__(self, other)
+
+    def __gt__(self, other: int) -> bool:
+        self._asked_for_sign = True
+        if other == 0:
+            self._fails_on_success(True)
+        return int.__gt__(self, other)
+
+    def __and__(self, other: int) -> int:
+        if self._signals and other >= 0:
+            self._asked_for_sign = True
+            self._wrong(f"cut with & {other:#x}, which makes -ERESTARTSYS a success")
+        return int.__and__(self, other)
+
+    __rand__ = __and__
+
+    def __mod__(self, other: int) -> int:
+        if self._signals and other >= 2**16:
+            self._asked_for_sign = True
+            self._wrong("made unsigned, which makes -ERESTARTSYS a success")
+        return int.__mod__(self, other)
+
+    def __abs__(self) -> int:
+        if self._signals:
+            self._asked_for_sign = True
+            self._wrong("made unsigned, which makes -ERESTARTSYS a success")
+        return int.__abs__(self)
+
+    def __del__(self) -> None:
+        if self._signals and self._asked_for_zero is not None and not self._asked_for_sign:
+            self._reports.add(
+                "M6", f"{self._function}() tested for 0 and never for < 0, which a signal gives",
+                ("the test", self._asked_for_zero),
+                ("the wait whose result it is", self._place),
+            )  # fmt: skip
+
+
+class Status(_Watched):
+    """0 with a token, -ERESTARTSYS without."""
+
+    __hash__ = int.__hash__
+
+    def __bool__(self) -> bool:
+        if bytecode.fails_when(sys._getframe(1), False):
+            self._wrong("takes 0, success, for an error")
+        return int.__ne__(self, 0)
+
+    def __eq__(self, other: object) -> bool:
+        if other == 0 and bytecode.fails_when(sys._getframe(1), True):
+            self._wrong("takes 0, success, for an error")
+        elif isinstance(other, int) and other > 0:
+            self._wrong(f"compared with {other}: success is 0")
+        return int.__eq__(self, other)  # type: ignore[arg-type]
+
+    def __ne__(self, other: object) -> bool:
+        return int.__ne__(self, other)  # type: ignore[arg-type]
+
+    def __gt__(self, other: int) -> bool:
+        if other == 0:
+            self._wrong("tested for > 0, which it never is: success is 0")
+        return int.__gt__(self, other)
+
+    def __ge__(self, other: int) -> bool:
+        if other == 1:
+            self._wrong("tested for >= 1, which it never is: success is 0")
+        return int.__ge__(self, other)
