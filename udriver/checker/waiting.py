@@ -67,9 +67,9 @@ class Waiting:
         left = self._wait(original, x, timeout)
         if in_core(caller):
             return left
-        signals = "timeout" != original.__name__.removeprefix("wait_for_completion_").removeprefix(
+        signals = original.__name__.removeprefix("wait_for_completion_").removeprefix(
             "io_"
-        )
+        ) != "timeout"
         place = here()
         self._judge_use(original.__name__, x, place)
         return TimeLeft.of(left, self._evidence.reports, original.__name__, place, signals)

@@ -5,12 +5,14 @@ from __future__ import annotations
 
 import inspect
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from udriver.kernel import sched
 from udriver.kernel.completion import Completion
 from udriver.kernel.irq import (
     IRQ_HANDLED,
@@ -20,8 +22,11 @@ from udriver.kernel.irq import (
     irq_free_desc,
     request_irq,
 )
+from udriver.kernel.threads import ThreadScheduler
 
 WATCHDOG_S = 20.0  # reached only by a bug
+TICK = sched.msecs_to_jiffies(1)
+LONG = 20 * sched.HZ
 
 
 class Case:
@@ -45,18 +50,11 @@ class Case:
         """The lines of the class that are marked, in the order of the report."""
         source, first = inspect.getsourcelines(cls)
         marks = {
-            line.rpartition("# ")[2].strip(): first + offset for offset, line in enumerate(source)
+            mark.strip(): first + offset
+            for offset, line in enumerate(source)
+            for mark in line.partition("  # ")[2].split(",")
         }
-        return [marks[name] for name in ("1st", "2nd") if name in marks]
-
-
-def cases(module: dict[str, Any]) -> list[type[Case]]:
-    """All of a module, in its order."""
-    return [
-        kind
-        for kind in module.values()
-        if isinstance(kind, type) and issubclass(kind, Case) and kind is not Case
-    ]
+        return [marks["1st"], marks["2nd"]]
 
 
 def spin(condition: Callable[[], object]) -> None:
@@ -92,6 +90,16 @@ def run(function: Callable[..., Any], *args: Any) -> None:
         pass
 
 
+def signalled() -> None:
+    """A signal is pending for this task."""
+    sched.send_sig(signal.SIGUSR1, sched.active().current())
+
+
+def handled(result: int) -> bool:
+    """Whether there was a token, properly asked."""
+    return result > 0
+
+
 @contextmanager
 def line(
     handler: Callable[[int, Any], IrqReturn], dev_id: Any = None, flags: int = 0
@@ -104,6 +112,20 @@ def line(
     finally:
         free_irq(irq, dev_id)
         irq_free_desc(irq)
+
+
+class Later(ThreadScheduler):
+    """Whoever is woken does not run before ``gate`` is set: the cpu has other things to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gate = threading.Event()
+
+    def schedule_timeout(self, timeout: int) -> int:
+        """As the default one's, and then later."""
+        left = super().schedule_timeout(timeout)
+        assert self.gate.wait(WATCHDOG_S)
+        return left
 
 
 class Device:
