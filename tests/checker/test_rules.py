@@ -33,9 +33,12 @@ each_case = pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name_
 
 def checked(case: type[Case], method: str) -> Reports:
     """What the checker says of it."""
+    subject = case()  # lives longer than the block: what is freed inside is another mistake
     with checking(stderr=False) as reports:
-        getattr(case(), method)()
+        getattr(subject, method)()
         gc.collect()
+    if method == "mistake":
+        subject.afterwards()
     return reports
 
 

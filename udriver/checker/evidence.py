@@ -69,15 +69,14 @@ class End(NamedTuple):
 class Operation:
     """What the hardware was told to do; annotated by operation_start()."""
 
-    __slots__ = ("ident", "place", "posts", "stopped", "thread", "tick", "waited")
+    __slots__ = ("ended", "ident", "place", "posts", "stopped", "tick")
 
     def __init__(self, ident: object, place: Place, tick: int) -> None:
         self.ident = ident
         self.place = place
         self.tick = tick
-        self.thread = threading.get_ident()
         self.posts: deque[Post] = deque()
-        self.waited = False
+        self.ended: End | None = None  # the last wait for it
         self.stopped = False
 
 
@@ -192,7 +191,8 @@ class Evidence:
         return record
 
     def _keep(self, x: Completion, born: Place | None, name: str | None = None) -> Record:
-        record = Record(x, name or getattr(x, "name", "?"), born, self.tick())
+        known = name or str(getattr(x, "name", "?"))
+        record = Record(x, known, born, self.tick())
         number = id(x)
 
         def died(ref: object) -> None:

@@ -162,9 +162,12 @@ class Lines:
         self._asking[number] = asking
         if thread_fn is not None:
             thread_fn = self._threaded(number, thread_fn)
-        original(number, handler, thread_fn, flags, name, dev_id)
-        desc = irqdesc.irq_to_desc(number)
-        line = self._line(desc, desc.actions[-1])
+        try:
+            original(number, handler, thread_fn, flags, name, dev_id)
+            desc = irqdesc.irq_to_desc(number)
+            line = self._line(desc, desc.actions[-1])
+        finally:
+            self._asking.pop(number, None)
         line.installing = False
         if pending:
             self._not_quiet(line, "was raised before it had a handler", line.asked)
@@ -176,7 +179,7 @@ class Lines:
             unseen = Asking(Place("?", "process", ()), 0, ())
             asking = self._asking.get(desc.irq, unseen)
             line = self._lines.setdefault(id(action), Line(desc.irq, action, asking))
-            line.installing = asking is not unseen and not any(a is action for a in desc.actions)
+            line.installing = asking is not unseen
         return line
 
     def _not_quiet(self, line: Line, what: str, second: Place) -> None:
@@ -446,7 +449,7 @@ class Lines:
 
 
 def _calls() -> tuple[tuple[int, int], ...]:
-    found = []
+    found: list[tuple[int, int]] = []
     frame = user_frame()
     while frame is not None and len(found) < FRAMES:
         found.append((id(frame), frame.f_lasti))

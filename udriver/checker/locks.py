@@ -12,6 +12,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Self
 
 from udriver.checker.evidence import Evidence, Post, Record, Taken, Wait
@@ -71,13 +72,13 @@ class Locks:
     def on(self) -> None:
         """Watch locks that the user's code makes from here on."""
         self._factories = (threading.Lock, threading.RLock)
-        threading.Lock = self._making(threading.Lock)  # type: ignore[misc, assignment]
-        threading.RLock = self._making(threading.RLock)  # type: ignore[misc, assignment]
+        threading.Lock = self._making(threading.Lock)  # type: ignore[assignment]
+        threading.RLock = self._making(threading.RLock)  # type: ignore[assignment]
         self.off = False
 
     def restore(self) -> None:
         """Those that were made say no more."""
-        threading.Lock, threading.RLock = self._factories  # type: ignore[misc]
+        threading.Lock, threading.RLock = self._factories
         self.off = True
 
     def _making(self, factory: Callable[[], Any]) -> Callable[[], Any]:
@@ -175,9 +176,11 @@ class Locks:
         return []
 
     def _report(self, first: Any, then: Any, circle: list[object]) -> None:
-        nodes = [first, *circle]
-        stacks = [self._edges[one][other] for one, other in zip(nodes, nodes[1:], strict=False)]
-        lock = next(node for node in nodes if isinstance(node, Lock))
+        edges = list(pairwise([first, *circle]))
+        while not (isinstance(edges[0][0], Lock) and not isinstance(edges[0][1], Lock)):
+            edges.append(edges.pop(0))  # the wait under the lock first
+        stacks = [self._edges[one][other] for one, other in edges]
+        lock = edges[0][0]
         self._evidence.reports.add("M11", f"a wait and {lock.name}", *stacks)
 
 

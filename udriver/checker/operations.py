@@ -34,18 +34,19 @@ class Operations:
         place = here()
         running, last = record.operation, record.last
         if running is not None and not running.stopped and not running.posts:
-            if not running.waited:
+            ended = running.ended
+            if ended is None:
                 self._add(
                     "M21", f"{record.name} serves {running.ident!r} and {ident!r} at once",
                     ("an operation is started", place),
                     ("another one is under way on it", running.place),
                 )  # fmt: skip
-            elif last is not None and last.outcome != TOKEN and not record.settled:
-                rule = {TIMEOUT: "M17", SIGNAL: "M19"}[last.outcome]
+            elif ended.outcome != TOKEN:
+                rule = {TIMEOUT: "M17", SIGNAL: "M19"}[ended.outcome]
                 self._add(
                     rule, f"{record.name} is used again, and its last operation was not stopped",
                     ("an operation is started", place),
-                    (f"the last one's wait ended by {last.outcome}", last.wait.place),
+                    (f"the last one's wait ended by {ended.outcome}", ended.wait.place),
                 )  # fmt: skip
         if last is not None and last.outcome != TOKEN and not record.kind:
             self._add(

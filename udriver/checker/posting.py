@@ -31,7 +31,7 @@ class Posting:
 
     def hooks(self) -> dict[Any, Hook]:
         """Function of the core: what is called instead."""
-        done = completion.Completion.done
+        done: Any = completion.Completion.done
         return {
             completion.complete: self.complete,
             completion.complete_all: self.complete_all,
@@ -193,7 +193,7 @@ class Posting:
                 ("reinit_completion()", place), second,
             )  # fmt: skip
         operation = record.operation
-        if operation is not None and not operation.waited and not operation.stopped:
+        if operation is not None and operation.ended is None and not operation.stopped:
             lost = " and threw its token away" if operation.posts else ""
             self._add(
                 "M4", f"reinit of {record.name} after its operation was started{lost}",

@@ -75,14 +75,14 @@ class TimeLeft(_Watched):
             self._asked_for_sign = True
             if not self._signals:
                 self._wrong("compared with -ERESTARTSYS, which it never returns")
-        return int.__eq__(self, other)  # type: ignore[arg-type]
+        return int.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
         if other == 0:
             self._fails_on_success(True)
             if int.__ne__(self, 0):
                 self._asked_for_zero = here()
-        return int.__ne__(self, other)  # type: ignore[arg-type]
+        return int.__ne__(self, other)
 
     def __lt__(self, other: int) -> bool:
         self._asked_for_sign = True
@@ -150,10 +150,10 @@ class Status(_Watched):
             self._wrong("takes 0, success, for an error")
         elif isinstance(other, int) and other > 0:
             self._wrong(f"compared with {other}: success is 0")
-        return int.__eq__(self, other)  # type: ignore[arg-type]
+        return int.__eq__(self, other)
 
     def __ne__(self, other: object) -> bool:
-        return int.__ne__(self, other)  # type: ignore[arg-type]
+        return int.__ne__(self, other)
 
     def __gt__(self, other: int) -> bool:
         if other == 0:

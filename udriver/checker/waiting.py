@@ -64,12 +64,10 @@ class Waiting:
     def _timed(self, original: Hook, x: Completion, timeout: int) -> int:
         caller = sys._getframe(2)
         self._judge_timeout(original.__name__, x, timeout, None if in_core(caller) else caller)
-        left = self._wait(original, x, timeout)
+        left: int = self._wait(original, x, timeout)
         if in_core(caller):
             return left
-        signals = original.__name__.removeprefix("wait_for_completion_").removeprefix(
-            "io_"
-        ) != "timeout"
+        signals = "interruptible" in original.__name__ or "killable" in original.__name__
         place = here()
         self._judge_use(original.__name__, x, place)
         return TimeLeft.of(left, self._evidence.reports, original.__name__, place, signals)
@@ -77,13 +75,14 @@ class Waiting:
     def _untimed(self, original: Hook, x: Completion, *state: int) -> int | None:
         caller = sys._getframe(2)
         name = original.__name__
-        result = self._wait(original, x, *state)
+        result: int | None = self._wait(original, x, *state)
         endless = name.removeprefix("wait_for_completion") in ("", "_io")
         if endless or in_core(caller):
             return result
         place = here()
         if not state or state[0] & (TASK_INTERRUPTIBLE | TASK_WAKEKILL):
             self._judge_use(name, x, place)
+        assert result is not None
         return Status.of(result, self._evidence.reports, name, place)
 
     def wait_into(
@@ -162,11 +161,12 @@ class Waiting:
             record.dropped = None
         elif outcome == TIMEOUT:
             self._judge_end_of_time(record, wait)
+        end = End(outcome, wait, self._evidence.tick())
         operation = record.operation
         if operation is not None and wait.tick > operation.tick:
-            operation.waited = True
+            operation.ended = end
         record.settled = False
-        record.last = End(outcome, wait, self._evidence.tick())
+        record.last = end
         self._locks.waited()
 
     def _judge_token(self, record: Record, wait: Wait, post: Post) -> None:

@@ -82,7 +82,7 @@ class M10_spinlock(Case):
 
 class M11(Case):
     def worker(self, x: Completion, lock: Any) -> None:
-        with lock:  # 1st
+        with lock:  # 2nd
             self.state = 1
         complete(x)
 
@@ -90,7 +90,7 @@ class M11(Case):
         lock, x = threading.Lock(), Completion("x")
         run(self.worker, x, lock)
         with lock:
-            assert wait_for_completion_timeout(x, LONG)  # 2nd
+            assert wait_for_completion_timeout(x, LONG)  # 1st
 
     def mended(self) -> None:
         lock, x = threading.Lock(), Completion("x")

@@ -40,6 +40,9 @@ class Case:
         """Breaks none."""
         raise NotImplementedError
 
+    def afterwards(self) -> None:
+        """When the mistake has been reported: what it left behind."""
+
     @classmethod
     def rule(cls) -> str:
         """The rule that it is about."""

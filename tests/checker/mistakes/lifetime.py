@@ -123,7 +123,7 @@ class M2_waiter(Case):
 class M8_scope(Case):
     def mistake(self) -> None:
         device = Device()
-        with line(device.isr, device), device.done as done:
+        with line(device.isr, device), device.done as done:  # 1st
             assert not wait_for_completion_timeout(done, TICK)  # 2nd
 
     def mended(self) -> None:

@@ -2,3 +2,308 @@
 """I1 to I6: interrupt lines and their handlers."""
 
 from __future__ import annotations
+
+import threading
+from typing import Any
+
+import pytest
+
+from tests.checker.mistakes.case import LONG, TICK, Case, Device, line, run
+from udriver.errors import ContextError
+from udriver.kernel.completion import (
+    Completion,
+    complete,
+    reinit_completion,
+    wait_for_completion_timeout,
+)
+from udriver.kernel.irq import (
+    IRQ_HANDLED,
+    IRQ_NONE,
+    IRQF_NO_AUTOEN,
+    IRQF_SHARED,
+    IrqReturn,
+    disable_irq,
+    disable_irq_nosync,
+    enable_irq,
+    free_irq,
+    generic_handle_irq,
+    irq_alloc_desc,
+    irq_free_desc,
+    request_irq,
+    synchronize_irq,
+)
+
+
+class I1(Case):
+    def isr(self, irq: int, dev_id: Any) -> IrqReturn:
+        with pytest.raises(ContextError):
+            disable_irq(irq)  # 1st
+        return IRQ_HANDLED
+
+    def right(self, irq: int, dev_id: Any) -> IrqReturn:
+        disable_irq_nosync(irq)
+        return IRQ_HANDLED
+
+    def mistake(self) -> None:
+        irq = irq_alloc_desc("adc")
+        request_irq(irq, self.isr, 0, "adc", 1)  # 2nd
+        generic_handle_irq(irq)
+        free_irq(irq, 1)
+        irq_free_desc(irq)
+
+    def mended(self) -> None:
+        with line(self.right, 1) as irq:
+            generic_handle_irq(irq)
+            enable_irq(irq)
+
+
+class I1_under_the_handlers_lock(Case):
+    def isr(self, irq: int, lock: Any) -> IrqReturn:
+        with lock:  # 2nd
+            return IRQ_HANDLED
+
+    def mistake(self) -> None:
+        lock = threading.Lock()
+        with line(self.isr, lock) as irq:
+            generic_handle_irq(irq)
+            with lock:
+                synchronize_irq(irq)  # 1st
+
+    def mended(self) -> None:
+        lock = threading.Lock()
+        with line(self.isr, lock) as irq:
+            generic_handle_irq(irq)
+            synchronize_irq(irq)
+            with lock:
+                pass
+
+
+class I2(Case):
+    def mistake(self) -> None:
+        with line(Device().isr, 1) as irq:
+            disable_irq(irq)
+            enable_irq(irq)  # 2nd
+            with pytest.warns(match="unbalanced enable"):
+                enable_irq(irq)  # 1st
+
+    def mended(self) -> None:
+        with line(Device().isr, 1) as irq:
+            disable_irq(irq)
+            disable_irq(irq)
+            enable_irq(irq)
+            enable_irq(irq)
+
+
+class I2_never_on_again(Case):
+    def configure(self, irq: int, *, fails: bool) -> bool:
+        disable_irq(irq)  # 1st
+        if fails:
+            return False
+        enable_irq(irq)
+        return True
+
+    def right(self, irq: int, *, fails: bool) -> bool:
+        disable_irq(irq)
+        try:
+            return not fails
+        finally:
+            enable_irq(irq)
+
+    def mistake(self) -> None:
+        irq = irq_alloc_desc("adc")
+        request_irq(irq, Device().isr, 0, "adc", 1)  # 2nd
+        assert self.configure(irq, fails=False)
+        assert not self.configure(irq, fails=True)
+        self.irq = irq
+
+    def afterwards(self) -> None:
+        free_irq(self.irq, 1)
+        irq_free_desc(self.irq)
+
+    def mended(self) -> None:
+        with line(Device().isr, 1) as irq:
+            assert self.right(irq, fails=False)
+            assert not self.right(irq, fails=True)
+
+
+class LatchedChip:
+    """A chip whose interrupt of an earlier life is still latched until it is acknowledged."""
+
+    name = "latched"
+
+    def __init__(self) -> None:
+        self.latched = True
+
+    def irq_mask(self, irq: int) -> None:
+        pass
+
+    def irq_unmask(self, irq: int) -> None:
+        if self.latched:
+            self.latched = False
+            generic_handle_irq(irq)
+
+    def acknowledge(self) -> None:
+        self.latched = False
+
+
+class I3(Case):
+    def isr(self, irq: int, dev_id: Any) -> IrqReturn:
+        complete(dev_id)  # 2nd
+        return IRQ_HANDLED
+
+    def mistake(self) -> None:
+        x = Completion("x")
+        irq = irq_alloc_desc("adc", LatchedChip())
+        request_irq(irq, self.isr, 0, "adc", x)  # 1st
+        free_irq(irq, x)
+        irq_free_desc(irq)
+
+    def mended(self) -> None:
+        x, chip = Completion("x"), LatchedChip()
+        irq = irq_alloc_desc("adc", chip)
+        chip.acknowledge()
+        request_irq(irq, self.isr, 0, "adc", x)
+        free_irq(irq, x)
+        irq_free_desc(irq)
+
+
+class I3_pending_at_enable(Case):
+    def mistake(self) -> None:
+        device = Device()
+        irq = irq_alloc_desc("adc")
+        request_irq(irq, device.isr, IRQF_NO_AUTOEN, "adc", device)  # 1st
+        generic_handle_irq(irq)
+        enable_irq(irq)  # 2nd
+        free_irq(irq, device)
+        irq_free_desc(irq)
+
+    def mended(self) -> None:
+        device = Device()
+        with line(device.isr, device, IRQF_NO_AUTOEN) as irq:
+            enable_irq(irq)
+            generic_handle_irq(irq)
+
+
+class I4(Case):
+    regs: Any
+
+    def isr(self, irq: int, dev_id: Any) -> IrqReturn:
+        return IrqReturn(self.regs["status"])  # 1st
+
+    def mistake(self) -> None:
+        irq = irq_alloc_desc("adc")
+        request_irq(irq, self.isr, IRQF_SHARED, "adc", self)  # 2nd
+        self.regs = {"status": 0}
+        free_irq(irq, self)
+        irq_free_desc(irq)
+
+    def mended(self) -> None:
+        self.regs = {"status": 0}
+        with line(self.isr, self, IRQF_SHARED) as irq:
+            generic_handle_irq(irq)
+
+
+class I4_not_its_own(Case):
+    status = 0
+
+    def isr(self, irq: int, x: Any) -> IrqReturn:
+        complete(x)  # 1st
+        return IRQ_HANDLED
+
+    def right(self, irq: int, x: Any) -> IrqReturn:
+        if not self.status:
+            return IRQ_NONE
+        self.status = 0
+        complete(x)
+        return IRQ_HANDLED
+
+    def mistake(self) -> None:
+        x = Completion("x")
+        irq = irq_alloc_desc("adc")
+        request_irq(irq, self.isr, IRQF_SHARED, "adc", x)  # 2nd
+        free_irq(irq, x)
+        irq_free_desc(irq)
+
+    def mended(self) -> None:
+        x = Completion("x")
+        with line(self.right, x, IRQF_SHARED) as irq:
+            self.status = 1
+            generic_handle_irq(irq)
+            assert wait_for_completion_timeout(x, LONG)
+
+
+class I5(Case):
+    def mistake(self) -> None:
+        irq = irq_alloc_desc("adc")
+        request_irq(irq, Device().isr, 0, "adc", 1)
+        free_irq(irq, 1)  # 2nd
+        with pytest.warns(match="already-free"):
+            free_irq(irq, 1)  # 1st
+        irq_free_desc(irq)
+
+    def mended(self) -> None:
+        with line(Device().isr, 1):
+            pass
+
+
+class I5_line_first(Case):
+    def mistake(self) -> None:
+        irq = irq_alloc_desc("adc")
+        request_irq(irq, Device().isr, 0, "adc", 1)  # 2nd
+        with pytest.raises(ValueError, match="still has a handler"):
+            irq_free_desc(irq)  # 1st
+        free_irq(irq, 1)
+        irq_free_desc(irq)
+
+    def mended(self) -> None:
+        irq = irq_alloc_desc("adc")
+        request_irq(irq, Device().isr, 0, "adc", 1)
+        free_irq(irq, 1)
+        irq_free_desc(irq)
+
+
+class I5_completion_first(Case):
+    def mistake(self) -> None:
+        device = Device()
+        irq = irq_alloc_desc("adc")
+        with device.done:  # 1st
+            request_irq(irq, device.isr, 0, "adc", device)  # 2nd
+            run(generic_handle_irq, irq)
+            assert wait_for_completion_timeout(device.done, LONG)
+        free_irq(irq, device)
+        irq_free_desc(irq)
+
+    def mended(self) -> None:
+        device = Device()
+        with device.done, line(device.isr, device) as irq:
+            run(generic_handle_irq, irq)
+            assert wait_for_completion_timeout(device.done, LONG)
+
+
+class I6(Case):
+    def isr(self, irq: int, dev_id: Any) -> IrqReturn:  # 1st
+        complete(dev_id)
+        return IRQ_NONE
+
+    def right(self, irq: int, dev_id: Any) -> IrqReturn:
+        complete(dev_id)
+        return IRQ_HANDLED
+
+    def interrupts(self, irq: int, x: Completion) -> None:
+        for _ in range(1100):
+            reinit_completion(x)
+            generic_handle_irq(irq)
+            assert wait_for_completion_timeout(x, TICK)
+
+    def mistake(self) -> None:
+        x = Completion("x")
+        irq = irq_alloc_desc("adc")
+        request_irq(irq, self.isr, 0, "adc", x)  # 2nd
+        self.interrupts(irq, x)
+        free_irq(irq, x)
+        irq_free_desc(irq)
+
+    def mended(self) -> None:
+        x = Completion("x")
+        with line(self.right, x) as irq:
+            self.interrupts(irq, x)
