@@ -33,7 +33,9 @@ OURS: dict[str, set[str]] = {
         "udriver.errors", KERNEL + ".completion", KERNEL + ".context", KERNEL + ".irqdesc",
         KERNEL + ".tracepoint",
     },
+    "udriver.kernel.annotation": {KERNEL + ".completion"},
     "udriver.kernel": set(),
+    "udriver.checker": {"udriver.errors", "udriver.kernel", "udriver.checker"},
     "udriver.drivers": {"udriver.errors", "udriver.kernel", "udriver.drivers"},
     "udriver_hw.chips": {"udriver_hw.chips"},
     "udriver_hw": {"udriver_hw"},
@@ -48,6 +50,7 @@ FOREIGN: dict[str, set[str]] = {
     "udriver.drivers.bus": {"pyudev"},
     "udriver.drivers.hotplug": {"pyudev"},
     "udriver.drivers": set(),
+    "udriver.checker": set(),
     "udriver_hw": set(),
     "udriver": {"click", "rich", "hdrh", "pytest"},
 }

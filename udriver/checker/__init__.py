@@ -16,13 +16,16 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 from udriver.checker.evidence import Evidence
+from udriver.checker.handlers import Handlers
 from udriver.checker.lifetime import Lifetime
 from udriver.checker.lines import Lines
 from udriver.checker.locks import Locks
+from udriver.checker.masking import Masking
 from udriver.checker.operations import Operations
 from udriver.checker.patch import Patches
 from udriver.checker.posting import Posting
 from udriver.checker.report import Report, Reports
+from udriver.checker.requesting import Requesting
 from udriver.checker.rules import RULES, Rule
 from udriver.checker.waiting import Waiting
 from udriver.errors import UDriverError
@@ -46,14 +49,20 @@ class _Checker:
     def __init__(self, reports: Reports, *, shirq: bool) -> None:
         evidence = Evidence(reports)
         self._locks = Locks(evidence)
-        self._lines = Lines(evidence, self._locks, shirq=shirq)
-        self._lifetime = Lifetime(evidence, self._lines)
+        lines = Lines(evidence)
+        handlers = Handlers(evidence, lines, shirq=shirq)
+        self._masking = Masking(evidence, lines, handlers, self._locks)
+        self._lifetime = Lifetime(evidence, lines)
         self._operations = Operations(evidence, self._locks)
-        posting = Posting(evidence, self._lifetime, self._locks)
-        waiting = Waiting(evidence, self._lifetime, self._lines, self._locks)
-        self._patches = Patches(
-            posting.hooks() | waiting.hooks() | self._lifetime.hooks() | self._lines.hooks()
+        parts = (
+            Posting(evidence, self._lifetime, self._locks),
+            Waiting(evidence, self._lifetime, lines, self._locks),
+            self._lifetime,
+            Requesting(evidence, lines, handlers, self._masking, self._locks),
+            handlers,
+            self._masking,
         )
+        self._patches = Patches({key: hook for part in parts for key, hook in part.hooks().items()})
 
     def on(self) -> None:
         self._locks.on()
@@ -68,7 +77,7 @@ class _Checker:
     def end(self) -> None:
         """After off(): what is still open."""
         self._lifetime.at_end()
-        self._lines.at_end()
+        self._masking.at_end()
         self._operations.off()
 
 
@@ -92,10 +101,10 @@ def checking(
     that are older than the block are judged by less: what they went through was not seen.
     """
     reports = Reports(allow, stderr=stderr)
-    checker = _Checker(reports, shirq=shirq)
     with _switch:
         if _active:
-            _active[-1].off()
+            _active[-1].off()  # first: what the new one patches are the plain functions
+        checker = _Checker(reports, shirq=shirq)
         _active.append(checker)
         checker.on()
     try:

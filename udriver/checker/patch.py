@@ -36,19 +36,19 @@ class Patches:
 
     def __init__(self, hooks: dict[Any, Hook]) -> None:
         self._code: list[tuple[FunctionType, CodeType, CodeType]] = []
-        self._names: list[tuple[dict[str, Any], str, Any]] = []
+        self._names: list[tuple[dict[str, Any], str, Hook, Hook]] = []
         for number, (function, hook) in enumerate(hooks.items()):
             original = FunctionType(
                 function.__code__, function.__globals__, function.__name__, function.__defaults__
             )
             original.__kwdefaults__ = function.__kwdefaults__
             name = f"_checked_{number}_{function.__qualname__}"
-            self._names.append((function.__globals__, name, partial(hook, original)))
+            self._names.append((function.__globals__, name, partial(hook, original), original))
             self._code.append((function, function.__code__, _code_for(function, name)))
 
     def on(self) -> None:
         """From here on calls of the functions go to the hooks."""
-        for module, name, hook in self._names:
+        for module, name, hook, _ in self._names:
             module[name] = hook
         for function, _, code in self._code:
             function.__code__ = code
@@ -57,3 +57,5 @@ class Patches:
         """The functions are what they were. Calls under way end in the hook they began in."""
         for function, code, _ in self._code:
             function.__code__ = code
+        for module, name, _, original in self._names:
+            module[name] = original  # not deleted: a thread may be about to look it up

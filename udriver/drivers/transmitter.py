@@ -10,7 +10,7 @@ import threading
 import time
 
 from udriver.drivers.port import Port
-from udriver.kernel.completion import Completion, complete, completion_done
+from udriver.kernel.completion import Completion, complete
 from udriver.kernel.irq import (
     IRQ_HANDLED,
     IrqReturn,
@@ -60,10 +60,7 @@ class Transmitter:
         irq_free_desc(self.irq)
 
     def _isr(self, irq: int, dev_id: object) -> IrqReturn:
-        if not completion_done(
-            self._tx_empty
-        ):  # the device may have gone, which opened it for good
-            complete(self._tx_empty)
+        complete(self._tx_empty)
         return IRQ_HANDLED
 
     def _watch(self) -> None:

@@ -31,7 +31,6 @@ from udriver.errors import DeviceGone, Timeout, UDriverError, Unsupported
 from udriver.kernel import tracepoint
 from udriver.kernel.annotation import completion_set_kind
 from udriver.kernel.completion import (
-    UINT_MAX,
     Completion,
     complete,
     complete_all,
@@ -298,8 +297,7 @@ class UsbSerial:
             self._gone = gone
         events = (self.unplugged, self.rx_ready, self.tx_room, self.tx_empty)
         for completion in (*events, self._read_turn, self._write_turn):
-            if completion.done != UINT_MAX:  # each once: close() comes after the unplug, too
-                complete_all(completion)
+            complete_all(completion)
 
     # process context
 
