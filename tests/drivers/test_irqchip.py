@@ -129,6 +129,7 @@ def test_raised_when_readable(line: Line) -> None:
     assert line.bytes == b"x"
 
 
+@pytest.mark.udriver_allow("I3")
 def test_raised_for_what_was_there_before_the_request(
     new_line: Callable[..., Line], until: Until
 ) -> None:

@@ -20,6 +20,7 @@ from udriver.checker.handlers import Handlers
 from udriver.checker.lifetime import Lifetime
 from udriver.checker.lines import Lines
 from udriver.checker.locks import Locks
+from udriver.checker.looking import Looking
 from udriver.checker.masking import Masking
 from udriver.checker.operations import Operations
 from udriver.checker.patch import Patches
@@ -57,6 +58,7 @@ class _Checker:
         parts = (
             Posting(evidence, self._lifetime, self._locks),
             Waiting(evidence, self._lifetime, lines, self._locks),
+            Looking(evidence, self._lifetime),
             self._lifetime,
             Requesting(evidence, lines, handlers, self._masking, self._locks),
             handlers,

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from udriver.checker.place import Activation, Place, activation, here, in_core, user_frame
 from udriver.checker.report import Reports
+from udriver.kernel import annotation
 from udriver.kernel.completion import Completion
 
 if TYPE_CHECKING:
@@ -120,6 +121,18 @@ class Record:
         """Whether it is used for one event at a time: it is reinitialised, or annotated."""
         return bool(self.reinits) or self.operation is not None
 
+    def waiting(self) -> list[Wait]:
+        """The waits that have not returned."""
+        waits = list(self.waits.values())
+        return [wait for wait in waits if wait.call is None or not wait.call.over()]
+
+    def newest(self) -> Post | None:
+        """The token that was posted last, and is not taken yet."""
+        try:
+            return self.posts[-1]
+        except IndexError:
+            return None
+
     def abandoned(self) -> bool:
         """Whether its last wait got no token, nobody did anything about it, and the caller left."""
         last = self.last
@@ -152,13 +165,26 @@ class Taken(NamedTuple):
 
 
 class _Cpu(threading.local):
-    def __init__(self) -> None:
-        self.sections: list[Section] = []
-        self.held: list[tuple[Any, Place]] = []  # locks, outermost first
-        self.taken: deque[Taken] = deque(maxlen=32)
-        self.started: Callable[[], Record | None] | None = None  # whose operation, a weak reference
-        self.hardirq: Place | None = None
-        self.excused = False  # a rule has spoken of this call already
+    """A thread's own. No __init__: a handler may come in the middle of it, and find half of it."""
+
+    started: Callable[[], Record | None] | None = None  # whose operation, a weak reference
+    hardirq: Place | None = None
+    excused = False  # a rule has spoken of this call already
+
+    @property
+    def sections(self) -> list[Section]:
+        """Runs of handlers, outermost first."""
+        return self.__dict__.setdefault("_sections", [])  # type: ignore[no-any-return]
+
+    @property
+    def held(self) -> list[tuple[Any, Place]]:
+        """Locks, outermost first."""
+        return self.__dict__.setdefault("_held", [])  # type: ignore[no-any-return]
+
+    @property
+    def taken(self) -> deque[Taken]:
+        """The latest locks that were taken."""
+        return self.__dict__.setdefault("_taken", deque(maxlen=32))  # type: ignore[no-any-return]
 
 
 class Evidence:
@@ -193,6 +219,7 @@ class Evidence:
     def _keep(self, x: Completion, born: Place | None, name: str | None = None) -> Record:
         known = name or str(getattr(x, "name", "?"))
         record = Record(x, known, born, self.tick())
+        record.kind = annotation.kinds.get(x, "")
         number = id(x)
 
         def died(ref: object) -> None:

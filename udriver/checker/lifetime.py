@@ -61,7 +61,7 @@ class Lifetime:
         record.born = place
 
     def _again(self, record: Record, place: Place) -> None:
-        waits = list(record.waits.values())
+        waits = record.waiting()
         line = self._lines.armed(record)
         second = ("it was initialised", record.born or place)
         state = "which is initialised already"
@@ -175,7 +175,7 @@ class Lifetime:
         original(x, *exc_info)
 
     def _judge_end(self, record: Record, place: Place) -> None:
-        waits = list(record.waits.values())
+        waits = record.waiting()
         end = ("its scope ends", place)
         armed = self._armed(record)
         if waits and record.done_seen:
@@ -204,7 +204,7 @@ class Lifetime:
         record.ended = place
 
     def _nobody_waits(self, record: Record, place: Place, what: str) -> None:
-        waits = list(record.waits.values())
+        waits = record.waiting()
         assert record.done_seen is not None
         self._add(
             "M23", f"{record.name} has {len(waits)} waiters, whatever completion_done() says",
@@ -238,7 +238,7 @@ class Lifetime:
         for record in self._evidence.records():
             if record.core:
                 continue
-            for wait in list(record.waits.values())[:1]:
+            for wait in record.waiting()[:1]:
                 self._add(
                     "M15", f"somebody still waits for {record.name}",
                     (f"{wait.function}()", wait.place),

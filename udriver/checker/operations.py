@@ -64,7 +64,7 @@ class Operations:
         operation = record.operation
         if operation is None:
             return
-        waits = list(record.waits.values())
+        waits = record.waiting()
         if waits and not operation.posts and record.opened is None:
             self._add(
                 "M15", f"the operation of {record.name} ends without complete()",

@@ -6,6 +6,7 @@ No frame is kept, since a frame keeps its locals alive.
 
 from __future__ import annotations
 
+import gc
 import inspect
 import sys
 import threading
@@ -61,7 +62,7 @@ class Activation(NamedTuple):
         """Whether it has returned. A generator is never taken for over: it may be resumed."""
         if self.code.co_flags & _SUSPENDABLE:
             return False
-        frame = sys._current_frames().get(self.thread)
+        frame = _innermost(self.thread)
         while frame is not None:
             if id(frame) == self.frame and frame.f_code is self.code:
                 return False
@@ -70,6 +71,18 @@ class Activation(NamedTuple):
 
 
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
+
+
+def _innermost(thread: int) -> FrameType | None:
+    if thread == threading.get_ident():
+        return sys._getframe(1)
+    enabled = gc.isenabled()
+    gc.disable()  # before 3.12 a collection inside that call may deadlock (CPython gh-106883)
+    try:
+        return sys._current_frames().get(thread)
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _kind(file: str) -> int:

@@ -52,11 +52,7 @@ class Posting:
         post = self._evidence.post()
         self._before(record, x, post)
         if record.opened is not None:
-            self._add(
-                "M13", f"complete() of {record.name}",
-                ("complete() does nothing", post.place),
-                ("complete_all() had opened it for good", record.opened.place),
-            )  # fmt: skip
+            self._open_already(record, "complete()", post, record.opened)
         else:
             self._count(record, post)
             self._note_waiters(record, x, post)
@@ -79,16 +75,22 @@ class Posting:
         post = self._evidence.post()
         self._before(record, x, post)
         if record.opened is not None:
-            self._add(
-                "M13", f"complete_all() of {record.name}",
-                ("complete_all() for a second time", post.place),
-                ("the first one, without reinit_completion() since", record.opened.place),
-            )  # fmt: skip
+            self._open_already(record, "complete_all()", post, record.opened)
         elif record.operation is not None:
             record.operation.posts.append(post)
         record.opened = post
         record.posts.clear()
         original(x)
+
+    def _open_already(self, record: Record, call: str, post: Post, opened: Post) -> None:
+        if record.kind:
+            return  # who completes races with who ends it all, and one too many does no harm there
+        self._add(
+            "M13", f"{call} of {record.name}",
+            (f"{call}, which does nothing", post.place),
+            ("complete_all() had opened it for good, and no reinit_completion() since",
+             opened.place),
+        )  # fmt: skip
 
     def _before(self, record: Record, x: Completion, post: Post) -> None:
         """What holds for both: the object, the locks, the wait that was given up."""
@@ -128,8 +130,7 @@ class Posting:
                 rule, which = "M22", f"operation {operation.ident!r} of {record.name}"
             else:
                 rule, which = _second_party(earlier, post), f"the operation of {record.name}"
-        elif record.reinits and record.posts:
-            earlier = record.posts[-1]
+        elif record.reinits and (earlier := record.newest()) is not None:
             rule, which = _second_party(earlier, post), record.name
         else:
             return
@@ -180,7 +181,7 @@ class Posting:
         record.reinits += 1
 
     def _judge_reinit(self, record: Record, place: Place) -> None:
-        waits = list(record.waits.values())
+        waits = record.waiting()
         if waits:
             rule = "M23" if record.done_seen else "M5"
             second = (
@@ -199,12 +200,11 @@ class Posting:
                 "M4", f"reinit of {record.name} after its operation was started{lost}",
                 ("reinit_completion()", place), ("the operation was started", operation.place),
             )  # fmt: skip
-        elif record.posts and not record.quiet:
-            self._note_dropped(record, place)
+        elif not record.quiet and (post := record.newest()) is not None:
+            self._note_dropped(record, place, post)
 
-    def _note_dropped(self, record: Record, place: Place) -> None:
+    def _note_dropped(self, record: Record, place: Place, post: Post) -> None:
         """A fresh token of another party's is thrown away: M4, if the next wait times out."""
-        post = record.posts[-1]
         fresh = record.last is None or record.last.outcome == TOKEN
         if fresh and (post.section or post.place.task != place.task):
             record.dropped = (post, place)

@@ -1,8 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The waiter's side: all waits, try_wait_for_completion(), completion_done(), reading ``done``.
-
-M3, M6, M7, M10, M14, M15, M18, M21; and M4 where a timeout shows it.
-"""
+"""The waiter's side: all waits. M6, M7, M10, M11, M15, M18; and what outcome.py judges."""
 
 from __future__ import annotations
 
@@ -10,13 +7,15 @@ import sys
 from typing import Any
 
 from udriver.checker import bytecode
-from udriver.checker.evidence import SIGNAL, TIMEOUT, TOKEN, End, Evidence, Post, Record, Wait
+from udriver.checker.evidence import SIGNAL, TIMEOUT, TOKEN, End, Evidence, Record, Wait
 from udriver.checker.lifetime import Lifetime
 from udriver.checker.lines import Lines
 from udriver.checker.locks import Locks
+from udriver.checker.outcome import Outcome
 from udriver.checker.patch import Hook
 from udriver.checker.place import Place, activation, here, in_core, user_frame
 from udriver.checker.result import Status, TimeLeft
+from udriver.errors import ContextError
 from udriver.kernel import completion, context
 from udriver.kernel.completion import Completion
 from udriver.kernel.sched import LONG_MAX, TASK_INTERRUPTIBLE, TASK_WAKEKILL
@@ -48,6 +47,7 @@ class Waiting:
         self._add = evidence.reports.add
         self._lifetime = lifetime
         self._locks = locks
+        self._outcome = Outcome(evidence, lines)
 
     def hooks(self) -> dict[Any, Hook]:
         """Function of the core: what is called instead."""
@@ -55,9 +55,6 @@ class Waiting:
         hooks |= dict.fromkeys(_UNTIMED, self._untimed)
         hooks[Completion.wait_into] = self.wait_into
         hooks[completion._wait_in_loop] = self.wait_in_loop
-        hooks[completion.try_wait_for_completion] = self.try_wait
-        hooks[completion.completion_done] = self.completion_done
-        hooks[Completion.done.fget] = self.read_done  # type: ignore[attr-defined]
         hooks[context.might_sleep] = self.might_sleep
         return hooks
 
@@ -95,12 +92,12 @@ class Waiting:
         """``await x``."""
         record = self._evidence.of(x)
         wait = Wait("await", here(), self._evidence.tick(), None)
-        record.waits[id(wait)] = wait
         try:
+            record.waits[id(wait)] = wait
             await original(x)
+            self._ended(record, wait, TOKEN)
         finally:
             record.waits.pop(id(wait), None)
-        self._ended(record, wait, TOKEN)
 
     # one wait
 
@@ -114,9 +111,9 @@ class Waiting:
         wait = Wait(name, here(), self._evidence.tick(), activation(user_frame()))
         if not context.in_hardirq():
             self._before(record, wait)
-        record.waits[id(wait)] = wait
         outcome = SIGNAL
         try:
+            record.waits[id(wait)] = wait
             result = original(x, *args)
             if result is None or result is True or result > 0:
                 outcome = TOKEN
@@ -125,10 +122,18 @@ class Waiting:
         except TimeoutError:
             outcome = TIMEOUT
             raise
+        except (TypeError, ValueError, ContextError):
+            outcome = ""  # refused: it has not waited
+            raise
+        except InterruptedError:
+            raise
+        except BaseException:  # a signal handler's: with a token or without, nobody can tell
+            record.unsure = True
+            raise
         finally:
-            record.waits.pop(id(wait), None)
-            if not context.in_hardirq():
+            if outcome:
                 self._ended(record, wait, outcome)
+            record.waits.pop(id(wait), None)  # last: until then it has not returned
         return result
 
     def _before(self, record: Record, wait: Wait) -> None:
@@ -157,10 +162,10 @@ class Waiting:
                 except IndexError:
                     pass  # another waiter was faster
             if post is not None:
-                self._judge_token(record, wait, post)
+                self._outcome.token(record, wait, post)
             record.dropped = None
         elif outcome == TIMEOUT:
-            self._judge_end_of_time(record, wait)
+            self._outcome.timeout(record, wait)
         end = End(outcome, wait, self._evidence.tick())
         operation = record.operation
         if operation is not None and wait.tick > operation.tick:
@@ -168,81 +173,6 @@ class Waiting:
         record.settled = False
         record.last = end
         self._locks.waited()
-
-    def _judge_token(self, record: Record, wait: Wait, post: Post) -> None:
-        operation, last = record.operation, record.last
-        if record.quiet:
-            return
-        if operation is not None:
-            if post.tick < operation.tick and not operation.stopped:
-                rule = "M14" if post is record.opened else "M3"
-                self._add(
-                    rule, f"token of {record.name} from before its operation",
-                    (f"{wait.function}() was satisfied", wait.place),
-                    ("by a token posted before the operation was started", post.place),
-                    ("the operation was started", operation.place),
-                )  # fmt: skip
-            return
-        if last is None or last.outcome == TOKEN or post is record.opened:
-            return
-        mine = last.wait.place.task == wait.place.task
-        if mine and last.tick < post.tick < wait.tick:
-            self._add(
-                "M3", f"late token of {record.name}",
-                (f"{wait.function}() was satisfied, without reinit_completion() since", wait.place),
-                (f"by a token that came after an earlier wait had ended by {last.outcome}",
-                 post.place),
-                ("the earlier wait", last.wait.place),
-            )  # fmt: skip
-
-    def _judge_end_of_time(self, record: Record, wait: Wait) -> None:
-        if record.dropped is not None and not record.quiet:
-            post, place = record.dropped
-            record.dropped = None
-            self._add(
-                "M4", f"{record.name} timed out after reinit_completion() dropped its token",
-                ("reinit_completion()", place), ("the token was posted", post.place),
-                ("the wait that timed out", wait.place),
-            )  # fmt: skip
-        if record.alone is not None and record.alone[0].tick > wait.tick:
-            post, waiting = record.alone
-            record.alone = None
-            self._add(
-                "M14", f"{waiting} waited for {record.name}, complete() let one through",
-                ("complete()", post.place), ("a waiter that was left behind", wait.place),
-            )  # fmt: skip
-        self._judge_handlers(record, wait)
-        self._judge_other_event(record, wait)
-
-    def _judge_handlers(self, record: Record, wait: Wait) -> None:
-        """M15: the line's handler ran during the wait, said HANDLED, and completed nothing."""
-        if record.quiet:
-            return
-        for line in self._lines.completing(record):
-            run = line.last_handled
-            posted = record.completers.get(id(line.action), 0)
-            if run is not None and run[0] > wait.tick > posted:
-                self._add(
-                    "M15", f"{line.action.name} handled an interrupt without complete()",
-                    (f"{wait.function}() timed out on {record.name}", wait.place),
-                    ("the handler that completes it ran meanwhile, and did not", run[1]),
-                )  # fmt: skip
-
-    def _judge_other_event(self, record: Record, wait: Wait) -> None:
-        """M21: what this task started ended meanwhile, on a completion that nobody waits for."""
-        if record.operation is not None or record.kind:
-            return
-        mine = self._evidence.cpu.started
-        other = mine() if mine is not None else None
-        if other is None or other is record or other.operation is None or other.waits:
-            return
-        if any(post.tick > wait.tick for post in other.operation.posts):
-            self._add(
-                "M21", f"wait on {record.name} for an operation of {other.name}",
-                (f"{wait.function}() timed out on {record.name}", wait.place),
-                (f"the operation that ended meanwhile completes {other.name}",
-                 other.operation.place),
-            )  # fmt: skip
 
     # the call and its result
 
@@ -275,45 +205,6 @@ class Waiting:
             ("the result is thrown away", place),
             ("what it waits for began", began or place),
         )  # fmt: skip
-
-    # looking without sleeping
-
-    def try_wait(self, original: Hook, x: Completion) -> bool:
-        """Takes a token or says that there is none; both are a second look (M17)."""
-        if not self._lifetime.initialised(x, "try_wait_for_completion()"):
-            return bool(original(x))
-        record = self._evidence.of(x)
-        found = bool(original(x))
-        record.settled = True
-        if found and record.opened is None and record.posts:
-            try:
-                record.posts.popleft()
-            except IndexError:
-                pass
-        if found:
-            record.last = record.polled = None
-        return found
-
-    def completion_done(self, original: Hook, x: Completion) -> bool:
-        """Remembered if it says yes, for what is made of that (M23)."""
-        if not self._lifetime.initialised(x, "completion_done()"):
-            return bool(original(x))
-        record = self._evidence.of(x)
-        done = bool(original(x))
-        if not in_core(sys._getframe(2)):
-            record.settled = True
-            if done:
-                record.done_seen, record.polled = here(), None
-        return done
-
-    def read_done(self, original: Hook, x: Completion) -> int:
-        """``x.done`` orders nothing: remembered if it is not 0, for a free that follows (M9)."""
-        done = int(original(x))
-        if done and not in_core(sys._getframe(2)):
-            record = self._evidence.find(x)
-            if record is not None:
-                record.polled = here()
-        return done
 
     def might_sleep(self, original: Hook, function: str) -> None:
         """M10; the call that the core is about to refuse."""

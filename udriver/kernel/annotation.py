@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: MIT
 """What a driver tells the completion checker that its calls do not show.
 
-As lockdep's annotations, they mean nothing to the driver itself, and are one false test each
-while no ``udriver.checking()`` block runs.
+As lockdep's annotations, they mean nothing to the driver itself; while no ``udriver.checking()``
+block runs each is one false test, but for completion_set_kind(), which is remembered.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, Protocol
+from weakref import WeakKeyDictionary
 
 from udriver.kernel.completion import Completion
 
@@ -66,6 +67,8 @@ class Checker(Protocol):
 
 
 checker: Checker | None = None
+kinds: WeakKeyDictionary[Completion, Kind] = WeakKeyDictionary()
+"""Kept at all times: a driver may have been opened before the block began."""
 
 
 def operation_start(x: Completion, ident: object = None) -> None:
@@ -109,6 +112,7 @@ def completion_set_kind(x: Completion, kind: Kind) -> None:
 
     Context: Any context.
     """
+    kinds[x] = kind
     if checker is not None:
         checker.kind(x, kind)
 
