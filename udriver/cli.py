@@ -211,6 +211,11 @@ def cli() -> None:
 )
 @click.option("--paced", is_flag=True, help="Let the built-in pty take as long as the baud rate.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Run under the completion checker: its reports go to stderr, and fail the run.",
+)
 def run(**options: Any) -> None:
     """Drive frames through PORT and back, and check every byte.
 

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
@@ -24,6 +24,9 @@ from udriver.errors import DeviceGone, Timeout
 from udriver.kernel import sched
 from udriver.target import Target, open_target
 from udriver.traffic import Tally, send_file, send_frames
+
+if TYPE_CHECKING:
+    from udriver.checker import Reports
 
 __all__ = ["run_command"]
 
@@ -53,6 +56,7 @@ def run_command(**options: Any) -> int:
     with contextlib.ExitStack() as stack:
         source = stack.enter_context(_source(options["file"])) if options["file"] else None
         target = stack.enter_context(open_target(options["port"], paced=options["paced"]))
+        end_check = _check(stack) if options["check"] else None
         driver = stack.enter_context(
             UsbSerial.open(
                 target.path,
@@ -67,7 +71,21 @@ def run_command(**options: Any) -> int:
             f"udriver: {target.path}, {line}, {options['irq']} interrupts ({target.reason})",
             file=sys.stderr,
         )
-        return _drive(driver, target, source, options)
+        return _drive(driver, target, source, options, end_check)
+
+
+def _check(stack: contextlib.ExitStack) -> Callable[[], Reports]:
+    """Begin to check; what is returned ends it, and gives the reports."""
+    from udriver.checker import checking
+
+    block = stack.enter_context(contextlib.ExitStack())
+    reports = block.enter_context(checking())
+
+    def end() -> Reports:
+        block.close()
+        return reports
+
+    return end
 
 
 @contextlib.contextmanager
@@ -86,7 +104,11 @@ def _source(path: Path) -> Iterator[BinaryIO]:
 
 
 def _drive(
-    driver: UsbSerial, target: Target, source: BinaryIO | None, options: dict[str, Any]
+    driver: UsbSerial,
+    target: Target,
+    source: BinaryIO | None,
+    options: dict[str, Any],
+    end_check: Callable[[], Reports] | None,
 ) -> int:
     tally = Tally()
     ended: BaseException | None = None
@@ -97,9 +119,14 @@ def _drive(
         ended = exc
     wakeups = sched.active().current().nvcsw - before
     report = _report(driver, target, tally, wakeups, options)
+    broken: list[str] = []
+    if end_check is not None:
+        driver.close()  # how a driver ends is checked, too
+        broken = end_check().rules
+        report["check_reports"] = len(broken)
     print(json.dumps(report), flush=True) if options["as_json"] else _print_table(report)
     _advise_on_latency(report)
-    return _verdict(report, tally, ended, options["max_p99_us"])
+    return _verdict(report, tally, ended, options["max_p99_us"], broken)
 
 
 def _send(
@@ -213,6 +240,8 @@ def _print_table(report: dict[str, Any]) -> None:
         "wakeups": f"{report['wakeups']:,}",
         "line errors": _line_errors(report["icount"]),
     }
+    if "check_reports" in report:
+        rows["reports of the completion checker"] = str(report["check_reports"])
     if "sha256" in report:
         rows["SHA-256 of what came back"] = str(report["sha256"])
     for name, value in rows.items():
@@ -249,7 +278,11 @@ def _line_errors(icount: dict[str, int] | None) -> str:
 
 
 def _verdict(
-    report: dict[str, Any], tally: Tally, ended: BaseException | None, max_p99_us: float | None
+    report: dict[str, Any],
+    tally: Tally,
+    ended: BaseException | None,
+    max_p99_us: float | None,
+    broken: list[str],
 ) -> int:
     p99 = report["latency_us"]["p99"]
     if isinstance(ended, SystemExit):
@@ -264,6 +297,12 @@ def _verdict(
         status = Status.FAILED
     elif max_p99_us is not None and p99 > max_p99_us:
         complaint = f"p99 is {p99} us, above --max-p99-us {max_p99_us:g}; try another --irq"
+        status = Status.FAILED
+    elif broken:
+        complaint = (
+            f"the completion checker reported {', '.join(dict.fromkeys(broken))}; "
+            "above are the two places of each, and the fix"
+        )
         status = Status.FAILED
     else:
         return Status.OK

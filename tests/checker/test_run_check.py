@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: MIT
+"""``udriver run --check``: silent on the driver, with status 1 and both places on a wrong one."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+WRONG = """
+import sys
+from udriver.cli import main
+from udriver.drivers.usbserial import UsbSerial
+from udriver.kernel.completion import Completion, wait_for_completion_timeout
+from udriver.kernel.sched import HZ
+
+def flush_carelessly(driver, data, timeout=None, write=UsbSerial.write):
+    sent = write(driver, data, timeout)
+    wait_for_completion_timeout(sent_event, HZ // 1000)
+    return sent
+
+sent_event = Completion("sent")
+UsbSerial.write = flush_carelessly
+main(["run", "--check", "--json", "--frames", "3"])
+"""
+
+pytestmark = pytest.mark.slow  # each starts an interpreter
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'hw'}", "COLUMNS": "120"}
+    environment.pop("UDRIVER_PORT", None)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment, capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("irq", ["signal", "select", "inline"])
+def test_the_driver_breaks_no_rule(irq: str) -> None:
+    result = python("-m", "udriver", "run", "--check", "--irq", irq, "--frames", "50", "--json")
+    assert (result.returncode, "WARNING" in result.stderr) == (0, False), result.stderr
+    report = json.loads(result.stdout)
+    assert (report["frames"], report["errors"], report["check_reports"]) == (50, 0, 0)
+
+
+def test_a_file_breaks_no_rule_either() -> None:
+    result = python("-m", "udriver", "run", "--check", "--file", str(ROOT / "LICENSE"))
+    assert (result.returncode, "WARNING" in result.stderr) == (0, False), result.stderr
+    assert "reports of the completion checker" in result.stdout
+
+
+def test_a_wrong_driver_ends_with_status_1_and_the_report() -> None:
+    result = python("-c", WRONG)
+    assert result.returncode == 1, result.stderr
+    assert "WARNING: result of a wait not used [M7]" in result.stderr
+    assert "<string>:10 flush_carelessly()" in result.stderr
+    assert "udriver: the completion checker reported M7;" in result.stderr
+    assert json.loads(result.stdout)["check_reports"] == 1
+
+
+def test_without_the_option_nothing_is_counted() -> None:
+    result = python("-m", "udriver", "run", "--frames", "3", "--json")
+    assert (result.returncode, "check_reports" in json.loads(result.stdout)) == (0, False)
