@@ -9,9 +9,17 @@ from __future__ import annotations
 import dis
 import functools
 from bisect import bisect_right
+from collections.abc import Collection
 from types import CodeType, FrameType
 
-__all__ = ["escapes", "fails_when", "literal_argument", "result_unused", "stored_in"]
+__all__ = [
+    "destination",
+    "escapes",
+    "fails_when",
+    "literal_argument",
+    "result_unused",
+    "stored_in",
+]
 
 _CALLS = ("CALL", "CALL_FUNCTION_EX", "CALL_KW", "CALL_METHOD")
 
@@ -51,29 +59,55 @@ def stored_in(frame: FrameType) -> tuple[str, str]:
     return after.opname, str(name)
 
 
-def escapes(code: CodeType, local: str) -> bool:
-    """Whether the function hands ``local`` on: returns it, or stores it where it stays."""
+def destination(frame: FrameType) -> tuple[str, str, str]:
+    """As stored_in(), and for an attribute the name of the variable whose attribute it is."""
+    how, name = stored_in(frame)
+    found, _ = _instructions(frame.f_code)
+    index = _at(frame.f_code, frame.f_lasti) + 1
+    if how or index + 1 >= len(found):
+        return how, name, ""
+    owner, store = found[index : index + 2]
+    if owner.opname.startswith("LOAD_") and store.opname == "STORE_ATTR":
+        return store.opname, str(store.argval), str(owner.argval)
+    return "", "", ""
+
+
+_HANDED_ON = ("STORE_ATTR", "STORE_SUBSCR", "STORE_GLOBAL", "RETURN_VALUE", "YIELD_VALUE")
+
+
+def escapes(code: CodeType, local: str, api: Collection[str]) -> bool:
+    """Whether the function may hand ``local`` on to somebody: all it does not is to call ``api``."""
     found, _ = _instructions(code)
     for index, ins in enumerate(found):
         named = ins.argval if isinstance(ins.argval, tuple) else (ins.argval,)
-        if not ins.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "STORE_FAST_LOAD")):
-            continue
-        if local not in named:
-            continue
-        for later in found[index + 1 : index + 4]:
-            if later.opname in ("STORE_ATTR", "STORE_SUBSCR", "STORE_GLOBAL", "RETURN_VALUE"):
+        if ins.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE", "STORE_FAST_LOAD")):
+            if local in named and _handed_on(found, index, api):
                 return True
-            if not later.opname.startswith("LOAD_"):
-                break
     return False
+
+
+def _handed_on(found: list[dis.Instruction], index: int, api: Collection[str]) -> bool:
+    after = found[index + 1].opname
+    if after in ("LOAD_METHOD", "LOAD_ATTR", "BEFORE_WITH", "POP_TOP", "STORE_FAST"):
+        return False  # its own method, or a with block
+    before = index - 1
+    while before > 0 and found[before].opname.startswith(("LOAD_FAST", "LOAD_CONST", "PUSH_NULL")):
+        before -= 1
+    callee = found[before]
+    while after.startswith("LOAD_") and index + 2 < len(found):
+        index += 1
+        after = found[index + 1].opname
+    if after in _HANDED_ON or after.startswith(("BUILD_", "LIST_", "MAP_", "MAKE_")):
+        return True
+    name = callee.argval[-1] if isinstance(callee.argval, tuple) else callee.argval
+    return not (callee.opname.startswith("LOAD_") and name in api)
 
 
 def literal_argument(frame: FrameType) -> bool:
     """Whether the last argument of the call is a number written there."""
-    code = frame.f_code
-    found, _ = _instructions(code)
-    index = _at(code, frame.f_lasti)
-    while index > 0 and found[index].opname in (*_CALLS, "PRECALL", "KW_NAMES"):
+    found, _ = _instructions(frame.f_code)
+    index = _at(frame.f_code, frame.f_lasti) - 1
+    while index > 0 and found[index].opname in ("PRECALL", "KW_NAMES"):
         index -= 1
     ins = found[index] if index >= 0 else None
     return ins is not None and ins.opname == "LOAD_CONST" and type(ins.argval) is int

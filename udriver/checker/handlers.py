@@ -7,7 +7,7 @@ import functools
 import threading
 from typing import Any
 
-from udriver.checker.evidence import Evidence
+from udriver.checker.evidence import Evidence, Section
 from udriver.checker.lines import Line, Lines
 from udriver.checker.patch import Hook
 from udriver.checker.place import Place, Spot, here, in_core
@@ -54,15 +54,17 @@ class Handlers:
                         line, f"completed {record.name} before request_irq() was over",
                         record.latest.place,
                     )  # fmt: skip
-        self._count(line, result)
+        self._count(line, result, section)
         return result
 
-    def _count(self, line: Line, result: IrqReturn) -> None:
+    def _count(self, line: Line, result: IrqReturn, section: Section) -> None:
         line.ran += 1
-        if result:
-            line.last_handled = (self._evidence.tick(), line.handler_place())
-        else:
+        if not result:
             line.unhandled += 1
+        elif not section.posts:
+            line.silent = self._evidence.tick()
+        elif line.silent is not None:
+            line.silent, line.partial = None, True
         if line.ran == UNHANDLED_OF:
             if line.unhandled >= UNHANDLED:
                 self._add(

@@ -11,6 +11,7 @@ import sys
 from typing import Any
 
 from udriver.checker import bytecode
+from udriver.checker.birth import home_of
 from udriver.checker.evidence import SIGNAL, TIMEOUT, TOKEN, Evidence, Post, Record
 from udriver.checker.lines import Lines
 from udriver.checker.patch import Hook
@@ -50,7 +51,7 @@ class Lifetime:
             record = self._evidence.of(x)  # older than the checker
         if record is None:
             original(x, name)
-            self._late(self._evidence.born(x, name))
+            self._late(self._evidence.born(x, name), x)
             return
         place = here()
         if not record.core and not record.virgin:
@@ -79,16 +80,16 @@ class Lifetime:
             ("init_completion()", place), second,
         )  # fmt: skip
 
-    def _late(self, record: Record) -> None:
-        """M1: a line that may run already, and looked for what is only now made."""
-        for line in self._lines.requested_before():
-            record.late[id(line.action)] = line.asked
-        frame = sys._getframe(3)  # whoever called Completion()
-        while frame.f_back is not None and in_core(frame):
-            frame = frame.f_back
-        _, name = bytecode.stored_in(frame)
+    def _late(self, record: Record, x: Completion) -> None:
+        """M1: a handler may run already, and look where this one will be stored."""
+        home = home_of(x)
+        if home is None:
+            return
         for line in self._lines.lines():
-            place = line.missing.get(name) if name else None
+            if not home.looked_at_by(line.action):
+                continue
+            record.late[id(line.action)] = line.asked  # if it completes this one, it could before
+            place = line.missing.get(home.name)
             if place is not None:
                 self._add(
                     "M1", f"{record.name} is initialised after the irq of {line.action.name}",
@@ -120,8 +121,7 @@ class Lifetime:
         if in_core(frame) or not code.co_flags & inspect.CO_OPTIMIZED:
             return x
         how, name = bytecode.stored_in(frame)
-        local = how.startswith("STORE_FAST") or (how == "STORE_DEREF" and name in code.co_cellvars)
-        if local and not bytecode.escapes(code, name):
+        if how.startswith("STORE_FAST") and not bytecode.escapes(code, name, completion.__all__):
             spot = Spot(code.co_filename, code.co_firstlineno, code.co_qualname)
             self._add(
                 "M20", f"{name} is an automatic variable of {code.co_qualname}()",
@@ -196,10 +196,10 @@ class Lifetime:
                 end, (f"the wait ended by {record.last.outcome}", record.last.wait.place),
                 ("what completes it began", armed[1]),
             )  # fmt: skip
-        elif armed is not None and record.operation is None:
+        elif record.operation is None and (line := self._lines.reaching(record)) is not None:
             self._add(
                 "I5", f"{record.name} is freed before the irq whose handler uses it",
-                end, ("the handler was requested, and not freed", armed[1]),
+                end, ("the handler was requested, and not freed", line.asked),
             )  # fmt: skip
         record.ended = place
 

@@ -9,45 +9,29 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import deque
-from collections.abc import Iterator
-from typing import NamedTuple
 
 from udriver.checker.evidence import TOKEN, Evidence, Record, Section
-from udriver.checker.place import Place, Spot, here, user_frame
+from udriver.checker.place import Place, Spot, here
 from udriver.checker.reach import reaches
 from udriver.kernel import irqdesc
 from udriver.kernel.irqdesc import IrqAction, IrqDesc
 
-__all__ = ["Asking", "Line", "Lines"]
-
-FRAMES = 4  # how far up M1 looks for the function that requests and initialises
-
-
-class Asking(NamedTuple):
-    """A request_irq() and the calls that it was made in."""
-
-    place: Place
-    tick: int
-    calls: tuple[tuple[int, int], ...]  # id of a frame, how far it was
+__all__ = ["Line", "Lines"]
 
 
 class Line:
     """A handler on a line, from request_irq() to free_irq()."""
 
-    def __init__(self, number: int, action: IrqAction, asking: Asking) -> None:
+    def __init__(self, number: int, action: IrqAction, asked: Place) -> None:
         self.irq = number
         self.action = action
-        self.asking = asking
+        self.asked = asked
         self.ran = 0
         self.unhandled = 0
-        self.last_handled: tuple[int, Place] | None = None
+        self.silent: int | None = None  # when it last handled an interrupt and completed nothing
+        self.partial = False  # it does so as a rule: an event takes it several interrupts
         self.missing: dict[str, Place] = {}  # names that the handler looked for in vain
         self.installing = True
-
-    @property
-    def asked(self) -> Place:
-        """Where it was requested."""
-        return self.asking.place
 
     def handler_place(self) -> Place:
         """Where the handler begins."""
@@ -65,7 +49,7 @@ class Lines:
     def __init__(self, evidence: Evidence) -> None:
         self._evidence = evidence
         self._lines: dict[int, Line] = {}
-        self._asking: dict[int, Asking] = {}
+        self._asking: dict[int, Place] = {}
         self._off: dict[int, deque[tuple[int, Place]]] = {}
         self._serials = itertools.count(1)
 
@@ -73,7 +57,7 @@ class Lines:
 
     def asking(self, number: int) -> None:
         """request_irq() begins."""
-        self._asking[number] = Asking(here(), self._evidence.tick(), _calls())
+        self._asking[number] = here()
 
     def asked(self, number: int) -> None:
         """request_irq() is over."""
@@ -83,7 +67,7 @@ class Lines:
         """The line of ``action``; a new one if it is seen for the first time."""
         line = self._lines.get(id(action))
         if line is None:
-            unseen = Asking(Place("?", "process", ()), 0, ())
+            unseen = Place("?", "process", ())
             asking = self._asking.get(desc.irq, unseen)
             line = self._lines.setdefault(id(action), Line(desc.irq, action, asking))
             line.installing = asking is not unseen
@@ -129,6 +113,14 @@ class Lines:
             if id(line.action) in record.completers or (x is not None and reaches(line.action, x))
         ]
 
+    def reaching(self, record: Record) -> Line | None:
+        """A line that is on, and whose handler can reach it as things are."""
+        x = record.ref()
+        for line in self.lines():
+            if x is not None and self.off_since(line.irq) is None and reaches(line.action, x):
+                return line
+        return None
+
     def completing(self, record: Record) -> list[Line]:
         """The lines whose handler has completed it."""
         return [self._lines[key] for key in list(record.completers) if key in self._lines]
@@ -152,21 +144,6 @@ class Lines:
         mine = [place for thread, place in found if thread == threading.get_ident()]
         return mine[0] if lines and len(mine) == len(lines) else None
 
-    def requested_before(self) -> Iterator[Line]:
-        """The lines that the calls under way requested before they got here (M1)."""
-        now = {}
-        frame = user_frame()
-        for _ in range(FRAMES):
-            if frame is None:
-                break
-            now[id(frame)] = frame.f_lasti
-            frame = frame.f_back
-        for line in list(self._lines.values()):
-            for call, lasti in line.asking.calls:
-                if now.get(call, -1) > lasti:
-                    yield line
-                    break
-
     def lines(self) -> list[Line]:
         """All that are requested."""
         return list(self._lines.values())
@@ -183,12 +160,3 @@ class Lines:
                 record.settled = True
                 if record.operation is not None:
                     record.operation.stopped = True
-
-
-def _calls() -> tuple[tuple[int, int], ...]:
-    found: list[tuple[int, int]] = []
-    frame = user_frame()
-    while frame is not None and len(found) < FRAMES:
-        found.append((id(frame), frame.f_lasti))
-        frame = frame.f_back
-    return tuple(found)

@@ -69,13 +69,13 @@ class Outcome:
         if record.quiet:
             return
         for line in self._lines.completing(record):
-            run = line.last_handled
-            posted = record.completers.get(id(line.action), 0)
-            if run is not None and run[0] > wait.tick > posted:
+            run, posted = line.silent, record.completers.get(id(line.action), 0)
+            if not line.partial and run is not None and run > wait.tick > posted:
                 self._add(
                     "M15", f"{line.action.name} handled an interrupt without complete()",
                     (f"{wait.function}() timed out on {record.name}", wait.place),
-                    ("the handler that completes it ran meanwhile, and did not", run[1]),
+                    ("the handler that completes it ran meanwhile, and did not",
+                     line.handler_place()),
                 )  # fmt: skip
 
     def _judge_other_event(self, record: Record, wait: Wait) -> None:
