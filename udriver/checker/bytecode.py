@@ -80,9 +80,11 @@ def escapes(code: CodeType, local: str, api: Collection[str]) -> bool:
     found, _ = _instructions(code)
     for index, ins in enumerate(found):
         named = ins.argval if isinstance(ins.argval, tuple) else (ins.argval,)
-        if ins.opname.startswith(("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE", "STORE_FAST_LOAD")):
-            if local in named and _handed_on(found, index, api):
-                return True
+        loads = ins.opname.startswith(
+            ("LOAD_FAST", "LOAD_DEREF", "LOAD_CLOSURE", "STORE_FAST_LOAD")
+        )
+        if loads and local in named and _handed_on(found, index, api):
+            return True
     return False
 
 

@@ -12,7 +12,7 @@ import sys
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from udriver.checker.place import Activation, Place, activation, here, in_core, user_frame
@@ -42,12 +42,17 @@ TOKEN, TIMEOUT, SIGNAL = "token", "timeout", "signal"
 
 
 class Post(NamedTuple):
-    """A token: who posted it, when, and in which run of a handler, 0 if in none."""
+    """A token: who posted it, when, and in which run of a handler, 0 if in none.
+
+    ``needed`` are the locks that its completer took on the way, and where.
+    """
 
     place: Place
     tick: int
     section: int
     call: Activation | None
+    thread: int
+    needed: tuple[tuple[Any, Place], ...]
 
 
 class Wait(NamedTuple):
@@ -65,6 +70,10 @@ class End(NamedTuple):
     outcome: str
     wait: Wait
     tick: int
+
+    def left(self) -> bool:
+        """Whether the function that waited has returned."""
+        return self.wait.call is not None and self.wait.call.over()
 
 
 class Operation:
@@ -96,6 +105,7 @@ class Record:
         self.waits: dict[int, Wait] = {}
         self.last: End | None = None
         self.settled = False  # somebody stopped the completer or looked again since `last`
+        self.failed = False  # the caller took the end of `last` for a failure
         self.opened: Post | None = None  # by complete_all()
         self.operation: Operation | None = None
         self.reinits = 0
@@ -133,12 +143,23 @@ class Record:
         except IndexError:
             return None
 
-    def abandoned(self) -> bool:
-        """Whether its last wait got no token, nobody did anything about it, and the caller left."""
+    def given_up(self) -> bool:
+        """Whether its last wait got no token, and the caller left: it does not wait in a loop.
+
+        Who waits for the next of many events leaves, too, and comes back. So it also takes an event of
+        one operation, which reinit_completion() or an annotation shows, or a caller that failed.
+        """
         last = self.last
-        if last is None or last.outcome == TOKEN or self.settled or self.waits:
+        if last is None or last.outcome == TOKEN:
             return False
-        return last.wait.call is not None and last.wait.call.over()
+        return self.failed or (self.one_shot and last.left())
+
+    def abandoned(self) -> bool:
+        """Whether it was given up and its caller is gone, and nobody did anything about it."""
+        last = self.last
+        if last is None or self.settled or self.waits or not self.given_up():
+            return False
+        return last.left()
 
     def began(self) -> Place | None:
         """The place that tells most about what it is for: the operation's start, or its birth."""
@@ -177,7 +198,7 @@ class _Cpu(threading.local):
         return self.__dict__.setdefault("_sections", [])  # type: ignore[no-any-return]
 
     @property
-    def held(self) -> list[tuple[Any, Place]]:
+    def held(self) -> list[Taken]:
         """Locks, outermost first."""
         return self.__dict__.setdefault("_held", [])  # type: ignore[no-any-return]
 
@@ -242,7 +263,21 @@ class Evidence:
         """A token that is being posted here and now."""
         section = self.section()
         serial = section.serial if section is not None else 0
-        return Post(here(), self.tick(), serial, activation(user_frame()))
+        call = activation(user_frame())
+        needed = tuple(self._needed(serial, call))
+        return Post(here(), self.tick(), serial, call, threading.get_ident(), needed)
+
+    def _needed(self, serial: int, call: Activation | None) -> Iterator[tuple[Any, Place]]:
+        """Locks held, and locks taken in this run of the handler, or in this call.
+
+        What an interrupt found held is the interrupted's: the handler does not wait for it.
+        """
+        for taken in (*self.cpu.held, *self.cpu.taken):
+            if taken.section != serial:
+                continue
+            mine = taken in self.cpu.held or serial
+            if mine or (call is not None and taken.call is not None and not taken.call.over()):
+                yield taken.lock, taken.place
 
 
 def _made_by_core() -> bool:

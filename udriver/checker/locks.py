@@ -95,20 +95,22 @@ class Locks:
 
     def taking(self, lock: Lock) -> None:
         """It may have to wait for it."""
-        if self.off or any(held is lock for held, _ in self._cpu.held):
+        held = tuple(self._cpu.held)
+        if self.off or any(taken.lock is lock for taken in held):
             return
-        for held, _ in tuple(self._cpu.held):
-            self._edge(held, lock, f"{lock.name} taken under {held.name}", here())
+        for taken in held:
+            self._edge(taken.lock, lock, f"{lock.name} taken under {taken.lock.name}", here())
 
     def taken(self, lock: Lock) -> None:
         """It has it."""
         if self.off:
             return
         place = here()
-        self._cpu.held.append((lock, place))
         section = self._evidence.section()
         serial = section.serial if section is not None else 0
-        self._cpu.taken.append(Taken(lock, place, activation(user_frame()), serial))
+        taken = Taken(lock, place, activation(user_frame()), serial)
+        self._cpu.held.append(taken)
+        self._cpu.taken.append(taken)
         if section is not None:
             self._by_handler.setdefault(id(section.action), {}).setdefault(id(lock), place)
 
@@ -116,18 +118,18 @@ class Locks:
         """The latest of its holds is over."""
         held = self._cpu.held
         for index in range(len(held) - 1, -1, -1):
-            if held[index][0] is lock:
+            if held[index].lock is lock:
                 del held[index]
                 return
 
     def spinning(self) -> Place | None:
         """Where this thread took a spinlock that it still holds."""
-        return next((place for lock, place in self._cpu.held if lock.spin), None)
+        return next((taken.place for taken in self._cpu.held if taken.lock.spin), None)
 
     def shared_with(self, action: int) -> tuple[str, Place] | None:
         """A lock that this thread holds and the handler ``action`` takes, and where it does."""
         theirs = self._by_handler.get(action, {})
-        for lock, _ in self._cpu.held:
+        for lock in [taken.lock for taken in self._cpu.held]:
             if id(lock) in theirs:
                 return lock.name, theirs[id(lock)]
         return None
@@ -140,22 +142,32 @@ class Locks:
 
     def waiting(self, record: Record, wait: Wait) -> None:
         """A wait begins, with what is held."""
-        for lock, _ in tuple(self._cpu.held):
-            self._edge(lock, record.key, f"{wait.function}() on {record.name} under it", wait.place)
+        for taken in tuple(self._cpu.held):
+            says = f"{wait.function}() on {record.name} under it"
+            self._edge(taken.lock, record.key, says, wait.place)
 
     def waited(self) -> None:
         """A wait is over: what was taken before it is another story."""
         self._cpu.taken.clear()
 
     def completing(self, record: Record, post: Post) -> None:
-        """complete(): after whatever was taken in this run of the handler, or in this call."""
-        says = f"taken on the way to complete() of {record.name}"
-        for lock, place in tuple(self._cpu.held):
+        """complete(), where another task waits for it, or has given up."""
+        last = record.last
+        waiting = [
+            wait for wait in (*record.waiting(), *([last.wait] if last else ())) if wait.call
+        ]
+        if any(wait.call is not None and wait.call.thread != post.thread for wait in waiting):
+            self._need(record, post)
+
+    def taking_token(self, record: Record, post: Post) -> None:
+        """A wait ended with ``post``. Who completes for itself waits for nobody."""
+        if post.thread != threading.get_ident() or post.section:
+            self._need(record, post)
+
+    def _need(self, record: Record, post: Post) -> None:
+        for lock, place in post.needed:
+            says = f"taken on the way to complete() of {record.name}"
             self._edge(record.key, lock, says, place)
-        for lock, place, call, section in tuple(self._cpu.taken):
-            same_run = section == post.section if section else False
-            if same_run or (call is not None and not post.section and not call.over()):
-                self._edge(record.key, lock, says, place)
 
     def _edge(self, first: Any, then: Any, says: str, place: Place) -> None:
         edges = self._edges.setdefault(first, {})

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from udriver.checker.evidence import TOKEN, Evidence, Post, Record, Wait
+from udriver.checker.evidence import Evidence, Post, Record, Wait
 from udriver.checker.lines import Lines
 
 __all__ = ["Outcome"]
@@ -32,7 +32,7 @@ class Outcome:
                     ("the operation was started", operation.place),
                 )  # fmt: skip
             return
-        if last is None or last.outcome == TOKEN or post is record.opened:
+        if last is None or not record.given_up() or post is record.opened:
             return
         mine = last.wait.place.task == wait.place.task
         if mine and last.tick < post.tick < wait.tick:

@@ -177,7 +177,7 @@ class Posting:
         original(x)
         record.posts.clear()
         record.opened = record.last = record.alone = record.done_seen = record.polled = None
-        record.settled = record.unsure = record.virgin = False
+        record.settled = record.failed = record.unsure = record.virgin = False
         record.reinits += 1
 
     def _judge_reinit(self, record: Record, place: Place) -> None:

@@ -8,33 +8,50 @@ not, and -512 is a signal where signals are allowed), ``Status`` of the others (
 from __future__ import annotations
 
 import sys
-from typing import Self
+from collections.abc import Callable
+from typing import NamedTuple, Self
 
 from udriver.checker import bytecode
 from udriver.checker.place import Place, here
 from udriver.checker.report import Reports
 from udriver.kernel.sched import ERESTARTSYS
 
-__all__ = ["Status", "TimeLeft"]
+__all__ = ["Call", "Status", "TimeLeft"]
+
+
+class Call(NamedTuple):
+    """The wait whose result it is. ``failing`` is called when its caller fails for want of a token."""
+
+    function: str
+    place: Place
+    reports: Reports
+    failing: Callable[[], None]
 
 
 class _Watched(int):
-    _reports: Reports
-    _function: str
-    _place: Place
+    _call: Call
 
     @classmethod
-    def of(cls, value: int, reports: Reports, function: str, place: Place) -> Self:
-        """``value``, returned by ``function`` to ``place``."""
+    def of(cls, value: int, call: Call) -> Self:
+        """``value``, returned by ``call``."""
         watched = cls(value)
-        watched._reports, watched._function, watched._place = reports, function, place
+        watched._call = call
         return watched
 
     def _wrong(self, test: str) -> None:
-        self._reports.add(
-            "M6", f"{self._function}() {test}",
-            ("the test", here()), ("the wait whose result it is", self._place),
+        self._call.reports.add(
+            "M6", f"{self._call.function}() {test}",
+            ("the test", here()), ("the wait whose result it is", self._call.place),
         )  # fmt: skip
+
+    def _tested(self, outcome: bool) -> bool:
+        """Note whether a test that says ``outcome`` ends in an error."""
+        if self._without_token() and bytecode.fails_when(sys._getframe(2), outcome):
+            self._call.failing()
+        return outcome
+
+    def _without_token(self) -> bool:
+        raise NotImplementedError
 
 
 class TimeLeft(_Watched):
@@ -46,13 +63,14 @@ class TimeLeft(_Watched):
     _asked_for_sign = False
 
     @classmethod
-    def of(  # type: ignore[override]
-        cls, value: int, reports: Reports, function: str, place: Place, signals: bool
-    ) -> Self:
+    def of(cls, value: int, call: Call) -> Self:
         """As in the base class."""
-        watched = super().of(value, reports, function, place)
-        watched._signals = signals
+        watched = super().of(value, call)
+        watched._signals = "interruptible" in call.function or "killable" in call.function
         return watched
+
+    def _without_token(self) -> bool:
+        return int.__le__(self, 0)
 
     def _fails_on_success(self, outcome: bool) -> None:
         if not self._signals and bytecode.fails_when(sys._getframe(2), outcome):
@@ -64,7 +82,7 @@ class TimeLeft(_Watched):
             self._wrong("tested for truth, which -ERESTARTSYS and success both are")
         else:
             self._fails_on_success(True)
-        return int.__ne__(self, 0)
+        return self._tested(int.__ne__(self, 0))
 
     def __eq__(self, other: object) -> bool:
         if other == 0:
@@ -75,36 +93,36 @@ class TimeLeft(_Watched):
             self._asked_for_sign = True
             if not self._signals:
                 self._wrong("compared with -ERESTARTSYS, which it never returns")
-        return int.__eq__(self, other)
+        return self._tested(int.__eq__(self, other))
 
     def __ne__(self, other: object) -> bool:
         if other == 0:
             self._fails_on_success(True)
             if int.__ne__(self, 0):
                 self._asked_for_zero = here()
-        return int.__ne__(self, other)
+        return self._tested(int.__ne__(self, other))
 
     def __lt__(self, other: int) -> bool:
         self._asked_for_sign = True
         if other == 0 and not self._signals:
             self._wrong("tested for < 0, which it never is: a timeout is 0")
-        return int.__lt__(self, other)
+        return self._tested(int.__lt__(self, other))
 
     def __ge__(self, other: int) -> bool:
         self._asked_for_sign = True
         if other == 0:
             self._wrong("tested for >= 0, which takes a timeout for success")
-        return int.__ge__(self, other)
+        return self._tested(int.__ge__(self, other))
 
     def __le__(self, other: int) -> bool:
         self._asked_for_sign = True
-        return int.__le__(self, other)
+        return self._tested(int.__le__(self, other))
 
     def __gt__(self, other: int) -> bool:
         self._asked_for_sign = True
         if other == 0:
             self._fails_on_success(True)
-        return int.__gt__(self, other)
+        return self._tested(int.__gt__(self, other))
 
     def __and__(self, other: int) -> int:
         if self._signals and other >= 0:
@@ -128,10 +146,10 @@ class TimeLeft(_Watched):
 
     def __del__(self) -> None:
         if self._signals and self._asked_for_zero is not None and not self._asked_for_sign:
-            self._reports.add(
-                "M6", f"{self._function}() tested for 0 and never for < 0, which a signal gives",
+            self._call.reports.add(
+                "M6", f"{self._call.function}() tested for 0 and never for < 0, which a signal gives",
                 ("the test", self._asked_for_zero),
-                ("the wait whose result it is", self._place),
+                ("the wait whose result it is", self._call.place),
             )  # fmt: skip
 
 
@@ -143,6 +161,9 @@ class Status(_Watched):
     def __bool__(self) -> bool:
         if bytecode.fails_when(sys._getframe(1), False):
             self._wrong("takes 0, success, for an error")
+        return self._tested(int.__ne__(self, 0))
+
+    def _without_token(self) -> bool:
         return int.__ne__(self, 0)
 
     def __eq__(self, other: object) -> bool:
@@ -150,17 +171,17 @@ class Status(_Watched):
             self._wrong("takes 0, success, for an error")
         elif isinstance(other, int) and other > 0:
             self._wrong(f"compared with {other}: success is 0")
-        return int.__eq__(self, other)
+        return self._tested(int.__eq__(self, other))
 
     def __ne__(self, other: object) -> bool:
-        return int.__ne__(self, other)
+        return self._tested(int.__ne__(self, other))
 
     def __gt__(self, other: int) -> bool:
         if other == 0:
             self._wrong("tested for > 0, which it never is: success is 0")
-        return int.__gt__(self, other)
+        return self._tested(int.__gt__(self, other))
 
     def __ge__(self, other: int) -> bool:
         if other == 1:
             self._wrong("tested for >= 1, which it never is: success is 0")
-        return int.__ge__(self, other)
+        return self._tested(int.__ge__(self, other))

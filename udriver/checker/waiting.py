@@ -14,7 +14,7 @@ from udriver.checker.locks import Locks
 from udriver.checker.outcome import Outcome
 from udriver.checker.patch import Hook
 from udriver.checker.place import Place, activation, here, in_core, user_frame
-from udriver.checker.result import Status, TimeLeft
+from udriver.checker.result import Call, Status, TimeLeft
 from udriver.errors import ContextError
 from udriver.kernel import completion, context
 from udriver.kernel.completion import Completion
@@ -64,10 +64,9 @@ class Waiting:
         left: int = self._wait(original, x, timeout)
         if in_core(caller):
             return left
-        signals = "interruptible" in original.__name__ or "killable" in original.__name__
         place = here()
         self._judge_use(original.__name__, x, place)
-        return TimeLeft.of(left, self._evidence.reports, original.__name__, place, signals)
+        return TimeLeft.of(left, self._call(original.__name__, place, x))
 
     def _untimed(self, original: Hook, x: Completion, *state: int) -> int | None:
         caller = sys._getframe(2)
@@ -80,7 +79,16 @@ class Waiting:
         if not state or state[0] & (TASK_INTERRUPTIBLE | TASK_WAKEKILL):
             self._judge_use(name, x, place)
         assert result is not None
-        return Status.of(result, self._evidence.reports, name, place)
+        return Status.of(result, self._call(name, place, x))
+
+    def _call(self, name: str, place: Place, x: Completion) -> Call:
+        record = self._evidence.of(x)
+        last = record.last
+
+        def failing() -> None:
+            record.failed = record.last is last
+
+        return Call(name, place, self._evidence.reports, failing)
 
     def wait_into(
         self, original: Hook, x: Completion, taken: list[object], timeout: float | None = None
@@ -162,6 +170,7 @@ class Waiting:
                 except IndexError:
                     pass  # another waiter was faster
             if post is not None:
+                self._locks.taking_token(record, post)
                 self._outcome.token(record, wait, post)
             record.dropped = None
         elif outcome == TIMEOUT:
@@ -170,7 +179,7 @@ class Waiting:
         operation = record.operation
         if operation is not None and wait.tick > operation.tick:
             operation.ended = end
-        record.settled = False
+        record.settled = record.failed = False
         record.last = end
         self._locks.waited()
 

@@ -126,9 +126,11 @@ class M17(Case):
         return IRQ_HANDLED
 
     def transfer(self, x: Completion) -> bool:
+        reinit_completion(x)
         return handled(wait_for_completion_timeout(x, TICK))  # 2nd
 
     def right(self, x: Completion, irq: int) -> bool:
+        reinit_completion(x)
         if handled(wait_for_completion_timeout(x, TICK)):
             return True
         disable_irq(irq)
@@ -172,10 +174,12 @@ class M19(Case):
         return IRQ_HANDLED
 
     def transfer(self, x: Completion) -> int:
+        reinit_completion(x)
         signalled()
         return wait_for_completion_interruptible(x)  # 2nd
 
     def right(self, x: Completion, irq: int) -> int:
+        reinit_completion(x)
         signalled()
         status = wait_for_completion_interruptible(x)
         if status:

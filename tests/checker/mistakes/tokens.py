@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from errno import ETIMEDOUT
 from typing import Any
 
 from tests.checker.mistakes.case import (
@@ -10,7 +11,6 @@ from tests.checker.mistakes.case import (
     TICK,
     Case,
     beside,
-    handled,
     line,
     run,
 )
@@ -51,25 +51,28 @@ class M3_annotated(Case):
 
 
 class M3_after_a_timeout(Case):
-    def transfer(self, x: Completion, timeout: int) -> bool:
-        return handled(wait_for_completion_timeout(x, timeout))  # 1st
+    def transfer(self, x: Completion, timeout: int) -> int:
+        left = wait_for_completion_timeout(x, timeout)  # 1st
+        if left == 0:
+            return -ETIMEDOUT
+        return 0
 
     def late(self, x: Completion) -> None:
         complete(x)  # 2nd
 
     def mistake(self) -> None:
         x = Completion("x")
-        assert not self.transfer(x, TICK)
+        assert self.transfer(x, TICK) == -ETIMEDOUT
         run(self.late, x)
-        assert self.transfer(x, LONG)
+        assert self.transfer(x, LONG) == 0
 
     def mended(self) -> None:
         x = Completion("x")
-        assert not self.transfer(x, TICK)
+        assert self.transfer(x, TICK) == -ETIMEDOUT
         run(self.late, x)
         reinit_completion(x)
         run(complete, x)
-        assert self.transfer(x, LONG)
+        assert self.transfer(x, LONG) == 0
 
 
 class M3_started_again(Case):
