@@ -17,6 +17,7 @@ __all__ = [
     "escapes",
     "fails_when",
     "literal_argument",
+    "result_returned",
     "result_unused",
     "stored_in",
 ]
@@ -45,9 +46,25 @@ def _after_call(frame: FrameType) -> dis.Instruction | None:
 
 
 def result_unused(frame: FrameType) -> bool:
-    """Whether the call that ``frame`` is in throws its result away: POP_TOP comes next."""
+    """Whether the call that ``frame`` is in throws its result away.
+
+    Or keeps it in a local variable that nobody reads; ``_`` says that this is meant.
+    """
     after = _after_call(frame)
-    return after is not None and after.opname == "POP_TOP"
+    if after is None or after.opname != "STORE_FAST" or after.argval == "_":
+        return after is not None and after.opname == "POP_TOP"
+    found, _ = _instructions(frame.f_code)
+    return not any(
+        ins.opname.startswith(("LOAD_FAST", "STORE_FAST_LOAD", "DELETE_FAST"))
+        and after.argval in (ins.argval if isinstance(ins.argval, tuple) else (ins.argval,))
+        for ins in found
+    )
+
+
+def result_returned(frame: FrameType) -> bool:
+    """Whether the call that ``frame`` is in gives what the function itself returns."""
+    after = _after_call(frame)
+    return after is not None and after.opname == "RETURN_VALUE"
 
 
 def stored_in(frame: FrameType) -> tuple[str, str]:
@@ -140,12 +157,19 @@ def fails_when(frame: FrameType, outcome: bool) -> bool:
         index = bisect_right(offsets, jump.argval - 1)
     else:
         index += 1
-    return _is_error(found, index)
+    return _is_error(found, offsets, index)
 
 
-def _is_error(found: list[dis.Instruction], index: int) -> bool:
-    for here, ins in enumerate(found[index:], index):
+def _is_error(found: list[dis.Instruction], offsets: list[int], index: int) -> bool:
+    before = found[index]
+    for _ in found:  # at most so many, whatever jumps there are
+        if index >= len(found):
+            return False
+        ins = found[index]
         name = ins.opname
+        if name == "JUMP_FORWARD":  # the other branch of ``a if x else b``
+            index = bisect_right(offsets, ins.argval - 1)
+            continue
         if name == "LOAD_ASSERTION_ERROR" or "JUMP" in name or name.startswith("STORE_"):
             return False
         if name == "RAISE_VARARGS":
@@ -153,10 +177,11 @@ def _is_error(found: list[dis.Instruction], index: int) -> bool:
         if name == "RETURN_CONST":
             return _negative(ins.argval)
         if name == "RETURN_VALUE":
-            before = found[here - 1]
             return before.opname == "UNARY_NEGATIVE" or (
                 before.opname == "LOAD_CONST" and _negative(before.argval)
             )
+        before = ins
+        index += 1
     return False
 
 

@@ -88,9 +88,10 @@ class Lifetime:
         for line in self._lines.lines():
             if not home.looked_at_by(line.action):
                 continue
-            record.late[id(line.action)] = line.asked  # if it completes this one, it could before
             place = line.missing.get(home.name)
-            if place is not None:
+            if place is None:
+                record.late[id(line.action)] = line.asked  # if it completes it, it could before
+            else:
                 self._add(
                     "M1", f"{record.name} is initialised after the irq of {line.action.name}",
                     ("it is initialised", record.born or place),
@@ -141,8 +142,8 @@ class Lifetime:
 
     # in between
 
-    def posted(self, record: Record, post: Post) -> None:
-        """M1 and M8, which show when it is completed."""
+    def posted(self, record: Record, post: Post) -> bool:
+        """M1 and M8, which show when it is completed; false if there is nothing more to say."""
         section = self._evidence.section()
         if section is not None and (asked := record.late.get(id(section.action))) is not None:
             self._add(
@@ -159,6 +160,7 @@ class Lifetime:
                 "M8", f"complete() of {record.name}, which is no more",
                 ("complete()", post.place), (says, ended),
             )  # fmt: skip
+        return ended is None
 
     # the end
 

@@ -16,13 +16,14 @@ from typing import NamedTuple
 
 from udriver.kernel.context import CONTEXT
 
-__all__ = ["Activation", "Place", "Spot", "activation", "here", "in_core", "user_frame"]
+__all__ = ["Activation", "Place", "Spot", "activation", "here", "in_core", "is_user", "user_frame"]
 
 DEPTH = 5  # frames of a stack that are worth reading
 _PACKAGE = Path(__file__).parents[1]
 _CORE = tuple(str(_PACKAGE / name) + "/" for name in ("kernel", "checker"))
 _PASSED = ("/threading.py", "/contextlib.py", "/functools.py", "/dataclasses.py")
 _ENDS = ("/_pytest/", "/pluggy/", "/unittest/", "<frozen ")
+_STDLIB = threading.__file__.rpartition("/")[0] + "/"
 _PASS, _END, _KEEP = range(3)
 _kinds: dict[str, int] = {}
 
@@ -99,6 +100,12 @@ def _kind(file: str) -> int:
 def in_core(frame: FrameType | None) -> bool:
     """Whether the frame is the kernel package's or ours: no user called from there."""
     return frame is None or frame.f_code.co_filename.startswith(_CORE)
+
+
+def is_user(frame: FrameType) -> bool:
+    """Whether the frame is of code of the user's own, as far as the name of its file tells."""
+    file = frame.f_code.co_filename
+    return _kind(file) == _KEEP and not file.startswith(_STDLIB) and "site-packages" not in file
 
 
 def user_frame() -> FrameType | None:

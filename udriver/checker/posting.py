@@ -95,14 +95,14 @@ class Posting:
     def _before(self, record: Record, x: Completion, post: Post) -> None:
         """What holds for both: the object, the locks, the wait that was given up."""
         record.virgin = False
-        self._lifetime.posted(record, post)
+        alive = self._lifetime.posted(record, post)
         self._locks.completing(record, post)
         section = self._evidence.section()
         record.latest = post
         if section is not None:
             record.completers[id(section.action)] = post.tick
             section.posts.append(record)
-        if record.quiet or section is None or not record.abandoned():
+        if not alive or record.quiet or section is None or not record.abandoned():
             return
         last = record.last
         assert last is not None

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import sys
+from types import FrameType
 from typing import Any
 
 from udriver.checker import bytecode
@@ -13,7 +14,7 @@ from udriver.checker.lines import Lines
 from udriver.checker.locks import Locks
 from udriver.checker.outcome import Outcome
 from udriver.checker.patch import Hook
-from udriver.checker.place import Place, activation, here, in_core, user_frame
+from udriver.checker.place import Place, activation, here, in_core, is_user, user_frame
 from udriver.checker.result import Call, Status, TimeLeft
 from udriver.errors import ContextError
 from udriver.kernel import completion, context
@@ -204,8 +205,12 @@ class Waiting:
         )  # fmt: skip
 
     def _judge_use(self, name: str, x: Completion, place: Place) -> None:
-        caller = user_frame()
-        if caller is None or caller is not sys._getframe(3) or not bytecode.result_unused(caller):
+        caller: FrameType | None = sys._getframe(3)
+        if caller is not user_frame():
+            return
+        while caller is not None and is_user(caller) and bytecode.result_returned(caller):
+            caller = caller.f_back  # a function of the user's own around the wait
+        if caller is None or not is_user(caller) or not bytecode.result_unused(caller):
             return
         record = self._evidence.find(x)
         began = record.began() if record is not None else None
