@@ -15,6 +15,7 @@ import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
+from udriver.checker.declaring import Declaring
 from udriver.checker.evidence import Evidence
 from udriver.checker.handlers import Handlers
 from udriver.checker.lifetime import Lifetime
@@ -60,6 +61,7 @@ class _Checker:
             Waiting(evidence, self._lifetime, lines, self._locks),
             Looking(evidence, self._lifetime),
             self._lifetime,
+            Declaring(evidence),
             Requesting(evidence, lines, handlers, self._masking, self._locks),
             handlers,
             self._masking,

@@ -10,7 +10,8 @@ import itertools
 import threading
 from collections import deque
 
-from udriver.checker.evidence import TOKEN, Evidence, Record, Section
+from udriver.checker.evidence import Evidence, Section
+from udriver.checker.history import TOKEN, Record
 from udriver.checker.place import Place, Spot, here
 from udriver.checker.reach import reaches
 from udriver.kernel import irqdesc

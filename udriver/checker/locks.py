@@ -15,7 +15,8 @@ from collections.abc import Callable
 from itertools import pairwise
 from typing import Any, Self
 
-from udriver.checker.evidence import Evidence, Post, Record, Taken, Wait
+from udriver.checker.evidence import Evidence, Taken
+from udriver.checker.history import Post, Record, Wait
 from udriver.checker.place import Place, activation, here, user_frame
 
 __all__ = ["Lock", "Locks"]

@@ -10,7 +10,8 @@ import threading
 import weakref
 from typing import Any
 
-from udriver.checker.evidence import SIGNAL, TIMEOUT, TOKEN, Evidence, Operation, Record
+from udriver.checker.evidence import Evidence
+from udriver.checker.history import SIGNAL, TIMEOUT, TOKEN, Operation, Record
 from udriver.checker.locks import Lock, Locks
 from udriver.checker.place import here
 from udriver.kernel.completion import Completion

@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from udriver.checker.evidence import Evidence, Post, Record, Wait
+from udriver.checker.evidence import Evidence
+from udriver.checker.history import Post, Record, Wait
 from udriver.checker.lines import Lines
 
 __all__ = ["Outcome"]

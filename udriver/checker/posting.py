@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from udriver.checker.evidence import SIGNAL, TOKEN, Evidence, Post, Record
+from udriver.checker.evidence import Evidence
+from udriver.checker.history import SIGNAL, TOKEN, Post, Record
 from udriver.checker.lifetime import Lifetime
 from udriver.checker.locks import Locks
 from udriver.checker.patch import Hook

@@ -8,7 +8,8 @@ from types import FrameType
 from typing import Any
 
 from udriver.checker import bytecode
-from udriver.checker.evidence import SIGNAL, TIMEOUT, TOKEN, End, Evidence, Record, Wait
+from udriver.checker.evidence import Evidence
+from udriver.checker.history import SIGNAL, TIMEOUT, TOKEN, End, Record, Wait
 from udriver.checker.lifetime import Lifetime
 from udriver.checker.lines import Lines
 from udriver.checker.locks import Locks
