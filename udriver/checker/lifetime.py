@@ -206,8 +206,8 @@ class Lifetime:
     def at_end(self) -> None:
         """Who still waits, and what was given up."""
         for record in self._evidence.records():
-            if record.core:
-                continue
+            if record.core or record.born is None:
+                continue  # older than the block: whoever waits may have all the time in the world
             for wait in record.waiting()[:1]:
                 self._add(
                     "M15", f"somebody still waits for {record.name}",

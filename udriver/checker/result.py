@@ -76,19 +76,23 @@ class TimeLeft(_Watched):
         if not self._signals and bytecode.fails_when(sys._getframe(2), outcome):
             self._wrong("takes what is not 0, success, for an error")
 
+    def _ask_for_zero(self) -> None:
+        if int.__ne__(self, 0):
+            self._asked_for_zero = here()
+
     def __bool__(self) -> bool:
         if self._signals:
             self._asked_for_sign = True  # one report is enough
             self._wrong("tested for truth, which -ERESTARTSYS and success both are")
         else:
             self._fails_on_success(True)
+            self._ask_for_zero()
         return self._tested(int.__ne__(self, 0))
 
     def __eq__(self, other: object) -> bool:
         if other == 0:
             self._fails_on_success(False)
-            if int.__ne__(self, 0):
-                self._asked_for_zero = here()
+            self._ask_for_zero()
         elif other == -ERESTARTSYS:
             self._asked_for_sign = True
             if not self._signals:
@@ -98,19 +102,18 @@ class TimeLeft(_Watched):
     def __ne__(self, other: object) -> bool:
         if other == 0:
             self._fails_on_success(True)
-            if int.__ne__(self, 0):
-                self._asked_for_zero = here()
+            self._ask_for_zero()
         return self._tested(int.__ne__(self, other))
 
     def __lt__(self, other: int) -> bool:
         self._asked_for_sign = True
-        if other == 0 and not self._signals:
+        if other == 0 and not self._signals and self._asked_for_zero is None:
             self._wrong("tested for < 0, which it never is: a timeout is 0")
         return self._tested(int.__lt__(self, other))
 
     def __ge__(self, other: int) -> bool:
         self._asked_for_sign = True
-        if other == 0:
+        if other == 0 and self._asked_for_zero is None:
             self._wrong("tested for >= 0, which takes a timeout for success")
         return self._tested(int.__ge__(self, other))
 

@@ -174,7 +174,7 @@ class Waiting:
             if post is not None:
                 self._locks.taking_token(record, post)
                 self._outcome.token(record, wait, post)
-            record.dropped = None
+            record.dropped = record.polled = None
         elif outcome == TIMEOUT:
             self._outcome.timeout(record, wait)
         end = End(outcome, wait, self._evidence.tick())

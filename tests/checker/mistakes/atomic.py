@@ -8,13 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.checker.mistakes.case import (
-    LONG,
-    Case,
-    Device,
-    line,
-    run,
-)
+from tests.checker.mistakes.case import LONG, TICK, Case, Device, beside, line, run
 from udriver.errors import ContextError
 from udriver.kernel.annotation import (
     completion_shares,
@@ -98,6 +92,27 @@ class M11(Case):
         with lock:
             self.state = 2
         assert wait_for_completion_timeout(x, LONG)
+
+
+class M11_seen_as_it_happens(Case):
+    def worker(self, x: Completion, lock: Any) -> None:
+        with lock:  # 2nd
+            self.state = 1
+        complete(x)
+
+    def mistake(self) -> None:
+        lock, x = threading.Lock(), Completion("x")
+        lock.acquire()
+        with beside(self.worker, x, lock):
+            assert not wait_for_completion_timeout(x, TICK * 20)  # 1st
+            lock.release()
+
+    def mended(self) -> None:
+        lock, x = threading.Lock(), Completion("x")
+        with lock:
+            self.state = 2
+        with beside(self.worker, x, lock):
+            assert wait_for_completion_timeout(x, LONG)
 
 
 class M11_irq_off(Case):

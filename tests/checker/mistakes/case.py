@@ -55,7 +55,7 @@ class Case:
         marks = {
             mark.strip(): first + offset
             for offset, line in enumerate(source)
-            for mark in line.partition("  # ")[2].split(",")
+            for mark in line.partition("  # ")[2].partition("  # ")[0].split(",")
         }
         return [marks["1st"], marks["2nd"]]
 

@@ -74,6 +74,35 @@ class M1_requested_first(Case):
         irq_free_desc(irq)
 
 
+class M1_in_probe(Case):
+    class Driver(Device):
+        def __init__(self) -> None:
+            self.irq = irq_alloc_desc("adc")
+            request_irq(self.irq, self.isr, 0, "adc", self)  # 2nd
+            self.set_up()
+
+        def set_up(self) -> None:
+            self.done = Completion("done")  # 1st
+
+    class Better(Device):
+        def __init__(self) -> None:
+            self.irq = irq_alloc_desc("adc")
+            self.done = Completion("done")
+            request_irq(self.irq, self.isr, 0, "adc", self)
+
+    def drive(self, kind: Any) -> None:
+        driver = kind()
+        generic_handle_irq(driver.irq)
+        free_irq(driver.irq, driver)
+        irq_free_desc(driver.irq)
+
+    def mistake(self) -> None:
+        self.drive(self.Driver)
+
+    def mended(self) -> None:
+        self.drive(self.Better)
+
+
 class M1_no_init(Case):
     class Event(Completion):
         def __init__(self, number: int) -> None:  # 2nd

@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from errno import ETIMEDOUT
+
 import pytest
 
 from tests.checker.mistakes.case import (
@@ -128,6 +130,24 @@ class M6_status(Case):
             raise InterruptedError
 
 
+class M6_conditional_expression(Case):
+    def transfer(self, x: Completion) -> int:
+        return -ETIMEDOUT if wait_for_completion_timeout(x, LONG) else 0  # 1st, 2nd
+
+    def right(self, x: Completion) -> int:
+        return 0 if wait_for_completion_timeout(x, LONG) else -ETIMEDOUT
+
+    def mistake(self) -> None:
+        x = Completion("x")
+        complete(x)
+        assert self.transfer(x) == -ETIMEDOUT
+
+    def mended(self) -> None:
+        x = Completion("x")
+        complete(x)
+        assert self.right(x) == 0
+
+
 class M7(Case):
     def mistake(self) -> None:
         x = Completion("x")  # 2nd
@@ -149,6 +169,35 @@ class M7_interruptible(Case):
         x = Completion("x")
         complete(x)
         wait_for_completion(x)  # gives nothing
+
+
+class M7_never_read(Case):
+    def transfer(self, x: Completion) -> int:
+        left = wait_for_completion_timeout(x, TICK)  # 1st  # noqa: F841
+        return 0
+
+    def right(self, x: Completion) -> int:
+        left = wait_for_completion_timeout(x, TICK)
+        return 0 if left else -ETIMEDOUT
+
+    def mistake(self) -> None:
+        x = Completion("x")  # 2nd
+        assert self.transfer(x) == 0
+
+    def mended(self) -> None:
+        assert self.right(Completion("x")) == -ETIMEDOUT
+
+
+class M7_in_a_function_around_it(Case):
+    def wait(self, x: Completion) -> int:
+        return wait_for_completion_timeout(x, TICK)  # 1st
+
+    def mistake(self) -> None:
+        x = Completion("x")  # 2nd
+        self.wait(x)
+
+    def mended(self) -> None:
+        assert self.wait(Completion("x")) == 0
 
 
 class M18_zero(Case):
