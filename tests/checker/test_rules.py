@@ -8,11 +8,11 @@ from types import ModuleType
 
 import pytest
 
-from tests.checker.mistakes import atomic, endings, lifetime, lines, results, tokens
+from tests.checker.mistakes import atomic, endings, handlers, lifetime, lines, results, tokens
 from tests.checker.mistakes.case import WATCHDOG_S, Case
 from udriver.checker import RULES, Reports, checking
 
-MODULES = (lifetime, tokens, results, atomic, endings, lines)
+MODULES = (lifetime, tokens, results, atomic, endings, lines, handlers)
 # a thread: what a signal handler raises is kept until an uninterruptible wait is over
 pytestmark = [
     pytest.mark.timeout(WATCHDOG_S, method="thread"),
