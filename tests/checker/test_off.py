@@ -88,9 +88,9 @@ def test_also_when_blocks_are_nested_and_end_in_the_wrong_order() -> None:
 
 
 def test_a_wait_that_was_begun_inside_ends_outside() -> None:
-    x = Completion("x")
-    thread = threading.Thread(target=wait_for_completion, args=(x,))
     with checking(stderr=False) as reports:
+        x = Completion("x")
+        thread = threading.Thread(target=wait_for_completion, args=(x,))
         thread.start()
         while not len(x.wait_queue):
             pass
