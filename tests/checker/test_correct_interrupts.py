@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+from errno import ETIMEDOUT
 from typing import Any
 
 import pytest
@@ -155,6 +156,29 @@ def test_a_timeout_that_is_cleaned_up_in_finally() -> None:
             transfer()
         generic_handle_irq(irq)
         assert try_wait_for_completion(device.done)
+
+
+def test_a_timeout_that_the_caller_of_the_wait_cleans_up() -> None:
+    device = Device()
+
+    def wait() -> int:
+        if not wait_for_completion_timeout(device.done, HZ // 500):
+            return -ETIMEDOUT
+        return 0
+
+    def transfer() -> bool:
+        reinit_completion(device.done)
+        if wait():
+            generic_handle_irq(irq)  # late
+            disable_irq(irq)
+            late = try_wait_for_completion(device.done)
+            enable_irq(irq)
+            return late
+        return True
+
+    with line(device.isr, device) as irq:
+        assert transfer()
+        assert transfer()
 
 
 @pytest.mark.parametrize("oneshot", [False, True])

@@ -76,6 +76,18 @@ def test_every_right_way_to_test_a_timed_wait() -> None:
     assert left > 0, "it timed out"
 
 
+def test_timeouts_that_are_computed() -> None:
+    x = Completion("x")
+    short = False
+    for timeout in (HZ, HZ // 2, msecs_to_jiffies(100), int(0.5 * HZ)):
+        complete(x)
+        assert wait_for_completion_timeout(x, timeout=timeout)
+    complete(x)
+    assert wait_for_completion_timeout(x, msecs_to_jiffies(1000))
+    complete(x)
+    assert wait_for_completion_timeout(x, 1 if short else HZ)
+
+
 def test_every_right_way_to_test_an_interruptible_wait() -> None:
     x = Completion("x")
 

@@ -122,14 +122,16 @@ def _handed_on(found: list[dis.Instruction], index: int, api: Collection[str]) -
     return not (callee.opname.startswith("LOAD_") and name in api)
 
 
-def literal_argument(frame: FrameType) -> bool:
-    """Whether the last argument of the call is a number written there."""
+def literal_argument(frame: FrameType, value: int) -> bool:
+    """Whether ``value``, the last argument of the call, is a number written there."""
     found, _ = _instructions(frame.f_code)
     index = _at(frame.f_code, frame.f_lasti) - 1
     while index > 0 and found[index].opname in ("PRECALL", "KW_NAMES"):
         index -= 1
     ins = found[index] if index >= 0 else None
-    return ins is not None and ins.opname == "LOAD_CONST" and type(ins.argval) is int
+    if ins is None or ins.opname != "LOAD_CONST":
+        return False
+    return type(ins.argval) is int and ins.argval == value  # not the other branch of a condition
 
 
 def fails_when(frame: FrameType, outcome: bool) -> bool:

@@ -79,6 +79,7 @@ class Record:
         self.waits: dict[int, Wait] = {}
         self.last: End | None = None
         self.settled = False  # somebody stopped the completer or looked again since `last`
+        self.overdue: tuple[Post, End] | None = None  # came late, and nobody has looked yet
         self.failed = False  # the caller took the end of `last` for a failure
         self.opened: Post | None = None  # by complete_all()
         self.operation: Operation | None = None
@@ -116,6 +117,11 @@ class Record:
             return self.posts[-1]
         except IndexError:
             return None
+
+    def settle(self) -> None:
+        """Its completer was stopped, or somebody looked again."""
+        self.settled = True
+        self.overdue = None
 
     def given_up(self) -> bool:
         """Whether its last wait got no token, and the caller left: it does not wait in a loop.

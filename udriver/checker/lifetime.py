@@ -130,6 +130,19 @@ class Lifetime:
             )  # fmt: skip
         return ended is None
 
+    def nobody_looked(self, record: Record) -> None:
+        """M17, M19: a token came after its waiter had left, and it is used again, or ends."""
+        overdue, record.overdue = record.overdue, None
+        if overdue is None:
+            return
+        post, last = overdue
+        self._add(
+            "M19" if last.outcome == SIGNAL else "M17",
+            f"{record.name} completed after its waiter had left",
+            ("complete() comes late", post.place),
+            (f"the wait ended by {last.outcome} and its function returned", last.wait.place),
+        )  # fmt: skip
+
     # the end
 
     def enter_scope(self, original: Hook, x: Completion) -> Completion:
@@ -141,6 +154,7 @@ class Lifetime:
         """``with x:`` ends."""
         record = self._evidence.of(x)
         if not record.core:
+            self.nobody_looked(record)
             self._judge_end(record, here())
         original(x, *exc_info)
 
@@ -193,6 +207,7 @@ class Lifetime:
 
     def _died(self, record: Record) -> None:
         """Nobody refers to it any more, and its operation is under way."""
+        self.nobody_looked(record)
         operation, last = record.operation, record.last
         if operation is None or operation.stopped or operation.posts or record.ended is not None:
             return
@@ -214,6 +229,7 @@ class Lifetime:
                     (f"{wait.function}()", wait.place),
                     ("what it waits for began", record.began() or wait.place),
                 )  # fmt: skip
+            self.nobody_looked(record)
             self._given_up(record)
 
     def _given_up(self, record: Record) -> None:

@@ -149,7 +149,7 @@ class Lines:
         """All that are requested."""
         return list(self._lines.values())
 
-    def settle(self, number: int) -> None:
+    def settle(self, number: int, *, for_good: bool = False) -> None:
         """This task has stopped a line: its waits that got no token are looked after."""
         lines = {id(line.action) for line in self.lines() if line.irq == number}
         task = threading.current_thread().name
@@ -158,6 +158,9 @@ class Lines:
             if last is None or last.outcome == TOKEN or last.wait.place.task != task:
                 continue
             if not record.completers or lines & set(record.completers):
-                record.settled = True
+                if for_good:
+                    record.settled = True  # too late for what was overdue
+                else:
+                    record.settle()
                 if record.operation is not None:
                     record.operation.stopped = True

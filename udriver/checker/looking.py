@@ -41,7 +41,7 @@ class Looking:
             return bool(original(x))
         record = self._evidence.of(x)
         found = bool(original(x))
-        record.settled = True
+        record.settle()
         if found and record.opened is None and record.posts:
             try:
                 record.posts.popleft()
@@ -58,7 +58,7 @@ class Looking:
         record = self._evidence.of(x)
         done = bool(original(x))
         if not in_core(sys._getframe(2)):
-            record.settled = True
+            record.settle()
             if done:
                 record.done_seen, record.polled = here(), None
         return done

@@ -11,9 +11,9 @@ import weakref
 from typing import Any
 
 from udriver.checker.evidence import Evidence
-from udriver.checker.history import SIGNAL, TIMEOUT, TOKEN, Operation, Record
+from udriver.checker.history import SIGNAL, TIMEOUT, TOKEN, End, Operation, Post, Record
 from udriver.checker.locks import Lock, Locks
-from udriver.checker.place import here
+from udriver.checker.place import Activation, here
 from udriver.kernel.completion import Completion
 
 __all__ = ["Operations"]
@@ -73,7 +73,7 @@ class Operations:
                 ("somebody waits for it", waits[0].place),
             )  # fmt: skip
         operation.stopped = True
-        record.settled = True
+        record.settle()
 
     def kind(self, x: Completion, kind: str) -> None:
         """What its tokens mean."""
@@ -131,9 +131,9 @@ class Operations:
             same = (
                 not post.section
                 and call is not None
-                and call.thread == threading.get_ident()
+                and post.thread == threading.get_ident()
                 and not call.over()
-                and not (record.last is not None and record.last.tick > post.tick)
+                and not (record.last is not None and _returned_to(call, record.last, post))
             )
         if same:
             self._add(
@@ -148,3 +148,9 @@ class Operations:
             if obj is not None:
                 obj.__class__ = kind
         self._watched.clear()
+
+
+def _returned_to(call: Activation, last: End, post: Post) -> bool:
+    """Whether the completer itself has waited for its token since: the object is its own again."""
+    mine = last.wait.call is not None and last.wait.call.serial == call.serial
+    return mine and last.tick > post.tick

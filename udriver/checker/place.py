@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import inspect
+import itertools
 import sys
 import threading
 from pathlib import Path
@@ -56,6 +57,7 @@ class Activation(NamedTuple):
     """One call of one function: alive until it returns."""
 
     thread: int
+    serial: int  # of the thread: the system gives its number to another one once it has ended
     frame: int
     code: CodeType
 
@@ -63,12 +65,34 @@ class Activation(NamedTuple):
         """Whether it has returned. A generator is never taken for over: it may be resumed."""
         if self.code.co_flags & _SUSPENDABLE:
             return False
+        _me()  # who asks may have the number of who is gone
+        if _latest.get(self.thread) != self.serial:
+            return True
         frame = _innermost(self.thread)
         while frame is not None:
             if id(frame) == self.frame and frame.f_code is self.code:
                 return False
             frame = frame.f_back
         return True
+
+
+class _Numbered(threading.local):
+    @property
+    def serial(self) -> int:
+        """A number that no other thread ever has."""
+        return self.__dict__.setdefault("_serial", next(_serials))  # type: ignore[no-any-return]
+
+
+_serials = itertools.count(1)
+_numbered = _Numbered()
+_latest: dict[int, int] = {}  # by a thread's number: the serial of who has it now
+
+
+def _me() -> tuple[int, int]:
+    """This thread's number and serial."""
+    thread, serial = threading.get_ident(), _numbered.serial
+    _latest[thread] = serial
+    return thread, serial
 
 
 _SUSPENDABLE = inspect.CO_GENERATOR | inspect.CO_COROUTINE | inspect.CO_ASYNC_GENERATOR
@@ -120,7 +144,7 @@ def activation(frame: FrameType | None) -> Activation | None:
     """The call that ``frame`` is, without keeping it."""
     if frame is None:
         return None
-    return Activation(threading.get_ident(), id(frame), frame.f_code)
+    return Activation(*_me(), id(frame), frame.f_code)
 
 
 def here() -> Place:

@@ -10,7 +10,7 @@ import sys
 from typing import Any
 
 from udriver.checker.evidence import Evidence
-from udriver.checker.history import SIGNAL, TOKEN, Post, Record
+from udriver.checker.history import TOKEN, Post, Record
 from udriver.checker.lifetime import Lifetime
 from udriver.checker.locks import Locks
 from udriver.checker.patch import Hook
@@ -105,14 +105,8 @@ class Posting:
             section.posts.append(record)
         if not alive or record.quiet or section is None or not record.abandoned():
             return
-        last = record.last
-        assert last is not None
-        rule = "M19" if last.outcome == SIGNAL else "M17"
-        self._add(
-            rule, f"{record.name} completed after its waiter had left",
-            ("complete() comes late", post.place),
-            (f"the wait ended by {last.outcome} and its function returned", last.wait.place),
-        )  # fmt: skip
+        assert record.last is not None
+        record.overdue = (post, record.last)  # unless who gave up, or who called it, looks again
         record.settled = True
 
     def _count(self, record: Record, post: Post) -> None:
@@ -174,6 +168,7 @@ class Posting:
             return
         record = self._evidence.of(x)
         if not record.core:
+            self._lifetime.nobody_looked(record)
             self._judge_reinit(record, here())
         original(x)
         record.posts.clear()

@@ -81,7 +81,7 @@ class Requesting:
             name: str | None = original(number, dev_id)
         if desc is None or action is None:
             return name
-        self._lines.settle(number)
+        self._lines.settle(number, for_good=True)
         self._freed[key] = place
         line = self._lines.line(desc, action)
         self._handlers.fire(desc, line)

@@ -148,6 +148,7 @@ class Waiting:
 
     def _before(self, record: Record, wait: Wait) -> None:
         record.virgin = False
+        self._lifetime.nobody_looked(record)
         self._locks.waiting(record, wait)
         off = self._lines.disabled_here(record)
         if off is not None:
@@ -188,7 +189,7 @@ class Waiting:
     # the call and its result
 
     def _judge_timeout(self, name: str, x: Completion, timeout: int, caller: Any) -> None:
-        literal = caller is not None and bytecode.literal_argument(caller)
+        literal = caller is not None and bytecode.literal_argument(caller, timeout)
         if timeout == 0:
             what = "0 jiffies" if literal else "a timeout that was computed to 0 jiffies"
         elif not 0 < timeout <= LONG_MAX:

@@ -3,12 +3,13 @@
 
 from __future__ import annotations
 
+import functools
 import threading
 from typing import Any
 
 import pytest
 
-from tests.checker.mistakes.case import LONG, TICK, Case, Device, beside, line, run
+from tests.checker.mistakes.case import LONG, TICK, Case, Device, beside, line, run, spin
 from udriver.errors import ContextError
 from udriver.kernel.annotation import (
     completion_shares,
@@ -17,6 +18,7 @@ from udriver.kernel.annotation import (
 from udriver.kernel.completion import (
     Completion,
     complete,
+    reinit_completion,
     try_wait_for_completion,
     wait_for_completion,
     wait_for_completion_timeout,
@@ -165,3 +167,29 @@ class M16(Case):
             generic_handle_irq(irq)
         assert wait_for_completion_timeout(self.x, LONG)
         buffer.status = 0
+
+
+class M16_after_the_waiter_is_back(Case):
+    def worker(self, buffer: Any, *, late: bool) -> None:
+        if not late:
+            buffer.status = 1
+        complete(self.x)  # 2nd
+        spin(lambda: self.back)
+        if late:
+            buffer.status = 1  # 1st
+
+    def drive(self, *, late: bool) -> None:
+        self.x, self.back, buffer = Completion("x"), False, Buffer()
+        completion_shares(self.x, buffer)
+        for _ in range(2):  # the second thread may have the number of the first
+            reinit_completion(self.x)
+            with beside(functools.partial(self.worker, buffer, late=late)):
+                assert wait_for_completion_timeout(self.x, LONG)
+                self.back = True
+            buffer.status = 0
+
+    def mistake(self) -> None:
+        self.drive(late=True)
+
+    def mended(self) -> None:
+        self.drive(late=False)
