@@ -111,6 +111,21 @@ def test_shirq_fires_every_handler_out_of_turn() -> None:
         assert reports.rules == rules
 
 
+def test_threading_lock_stays_what_it_is() -> None:
+    is_class = isinstance(threading.Lock, type)
+    with checking(stderr=False):
+        lock = threading.Lock()
+        assert lock.acquire(timeout=1)
+        assert (lock.locked(), lock.acquire(blocking=False)) == (True, False)
+        lock.release()
+        if is_class:
+            assert isinstance(lock, threading.Lock)
+            assert not isinstance(1, threading.Lock)
+            assert threading.Lock | None
+    with lock:  # after the block, too
+        assert lock.locked()
+
+
 # hooks may interrupt each other
 
 CHECKER = str(Path(udriver.checker.__file__).parent)
@@ -127,7 +142,7 @@ def at_every_bytecode_of_the_checker(handler: Callable[[], object]) -> Iterator[
         if not frame.f_code.co_filename.startswith(CHECKER) or inside:
             return None
         frame.f_trace_opcodes = True
-        if event == "opcode":
+        if event in ("opcode", "line"):  # 3.12 has the latter only
             inside = True
             try:
                 handler()
@@ -174,7 +189,7 @@ def test_a_handler_at_every_bytecode_of_every_hook() -> None:
                 disable_irq(number)
                 enable_irq(number)
                 assert scope.wait(1)
-    assert ran[0] > 2000
+    assert ran[0] > 500
     assert not reports, str(reports)
 
 
@@ -234,5 +249,5 @@ def test_a_completer_that_is_faster_than_the_waiter_returns() -> None:
             with at_every_bytecode_of_the_checker(handler) as ran:
                 assert wait_for_completion_timeout(x, LONG) > 0
             moment, last = moment + 3, ran[0]  # each step of a hook is longer than that
-    assert last > 300
+    assert last > 50
     assert not reports, str(reports)

@@ -59,6 +59,30 @@ class Lock:
         return f"<Lock {self.name}>"
 
 
+class _Making:
+    """threading.Lock while a block runs; from Python 3.13 on that is a class, and used as one."""
+
+    def __init__(self, factory: Any, locks: Locks) -> None:
+        self._factory = factory
+        self._locks = locks
+
+    def __call__(self) -> Any:
+        file = sys._getframe(1).f_code.co_filename
+        lock = self._factory()
+        if self._locks.off or file.startswith(_STDLIB) or "site-packages" in file:
+            return lock  # locks of queue, logging, ...: their owners know what they do
+        return Lock(lock, self._locks, f"lock of {here().top}")
+
+    def __instancecheck__(self, lock: Any) -> bool:
+        return isinstance(getattr(lock, "_lock", lock), self._factory)
+
+    def __or__(self, other: Any) -> Any:
+        return self._factory | other
+
+    def __ror__(self, other: Any) -> Any:
+        return other | self._factory
+
+
 class Locks:
     """Which thread holds what, and the graph."""
 
@@ -73,24 +97,14 @@ class Locks:
     def on(self) -> None:
         """Watch locks that the user's code makes from here on."""
         self._factories = (threading.Lock, threading.RLock)
-        threading.Lock = self._making(threading.Lock)  # type: ignore[assignment]
-        threading.RLock = self._making(threading.RLock)  # type: ignore[assignment]
+        threading.Lock = _Making(threading.Lock, self)  # type: ignore[assignment]
+        threading.RLock = _Making(threading.RLock, self)  # type: ignore[assignment]
         self.off = False
 
     def restore(self) -> None:
         """Those that were made say no more."""
         threading.Lock, threading.RLock = self._factories
         self.off = True
-
-    def _making(self, factory: Callable[[], Any]) -> Callable[[], Any]:
-        def make() -> Any:
-            file = sys._getframe(1).f_code.co_filename
-            lock = factory()
-            if self.off or file.startswith(_STDLIB) or "site-packages" in file:
-                return lock  # locks of queue, logging, ...: their owners know what they do
-            return Lock(lock, self, f"lock of {here().top}")
-
-        return make
 
     # the locks
 

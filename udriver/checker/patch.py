@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from inspect import CO_COROUTINE
 from types import CodeType, FunctionType
 from typing import Any
 
@@ -24,9 +25,15 @@ def _trampoline(*args: Any, **kwargs: Any) -> Any:
     return _checked(*args, **kwargs)  # type: ignore[name-defined]  # noqa: F821 - see _code_for
 
 
+async def _trampoline_of_a_coroutine(*args: Any, **kwargs: Any) -> Any:
+    return await _checked(*args, **kwargs)  # type: ignore[name-defined]  # noqa: F821
+
+
 def _code_for(function: FunctionType, name: str) -> CodeType:
     """A trampoline that looks its hook up as ``name`` in the function's own module."""
-    return _trampoline.__code__.replace(
+    coroutine = function.__code__.co_flags & CO_COROUTINE
+    trampoline = _trampoline_of_a_coroutine if coroutine else _trampoline
+    return trampoline.__code__.replace(
         co_names=(name,), co_name=function.__name__, co_qualname=function.__qualname__
     )
 
