@@ -69,7 +69,9 @@ class Report:
             lines.append(f"{done}, {place.task}{context}:")
             lines += [f"  {_short(spot)}" for spot in place.spots] or ["  (before the checker)"]
             lines.append("")
-        lines += [f"what goes wrong: {rule.harm}.", f"to fix it: {rule.fix}.", RULER]
+        lines += [f"what goes wrong: {rule.harm}.", f"to fix it: {rule.fix}."]
+        lines += [f"if it is right as it is: {rule.unless}."] if rule.unless else []
+        lines.append(RULER)
         return "\n".join(lines)
 
     def __repr__(self) -> str:

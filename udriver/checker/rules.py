@@ -12,11 +12,18 @@ __all__ = ["RULES", "Rule"]
 
 
 class Rule(NamedTuple):
-    """``title`` stands in a report's first line; ``harm`` is what goes wrong, ``fix`` the cure."""
+    """``title`` stands in a report's first line; ``harm`` is what goes wrong, ``fix`` the cure.
+
+    ``unless`` is what to tell the checker where the code is right and its guess is not.
+    """
 
     title: str
     harm: str
     fix: str
+    unless: str = ""
+
+
+_KIND = 'completion_set_kind(x, "condition") or "counted" where a token is not one event of one operation'
 
 
 RULES: dict[str, Rule] = {
@@ -34,6 +41,7 @@ RULES: dict[str, Rule] = {
         "stale token",
         "the wait returned at once, for an earlier operation; its data is not there yet",
         "reinit_completion() before the operation is started",
+        _KIND,
     ),
     "M4": Rule(
         "reinit_completion() after the operation was started",
@@ -80,16 +88,19 @@ RULES: dict[str, Rule] = {
         "tokens pile up on a one-shot event",
         "each token too many lets a later wait return before its own event",
         "complete() only for what was asked for; complete_all(), or ask completion_done() first",
+        _KIND,
     ),
     "M13": Rule(
         "complete() or complete_all() after complete_all()",
         "it does nothing: the completion is open for good, and later waits do not wait",
         "reinit_completion() between two uses, when all waiters are back",
+        _KIND,
     ),
     "M14": Rule(
         "complete() and complete_all() mixed up",
         "complete() lets one of several waiters through, complete_all() lets through later ones too",
         "complete_all() for an event that several wait for, complete() for an event of one request",
+        _KIND,
     ),
     "M15": Rule(
         "operation ended without complete()",
@@ -105,6 +116,7 @@ RULES: dict[str, Rule] = {
         "timeout without a second look",
         "the event came just after the timeout; a buffer is given back while it is written to",
         "after a timeout stop or synchronise the interrupt, then ask completion_done() once more",
+        _KIND,
     ),
     "M18": Rule(
         "doubtful timeout",
@@ -116,6 +128,7 @@ RULES: dict[str, Rule] = {
         "interrupted wait abandoned with the operation under way",
         "the hardware goes on with a buffer that its owner has given back",
         "after -ERESTARTSYS cancel the operation, and wait for that uninterruptibly",
+        _KIND,
     ),
     "M20": Rule(
         "DECLARE_COMPLETION() for a local variable",
@@ -141,6 +154,7 @@ RULES: dict[str, Rule] = {
         "done changed by more than one party",
         "concurrent completers and direct writes make `done` mean nothing",
         "one completer for each event; complete(), complete_all(), reinit_completion(), no write",
+        _KIND,
     ),
     "I1": Rule(
         "interrupt handler waited for by itself",
