@@ -181,6 +181,20 @@ def test_a_timeout_that_the_caller_of_the_wait_cleans_up() -> None:
         assert transfer()
 
 
+def test_a_handler_that_is_gone_completes_nothing_any_more() -> None:
+    first = Device()
+    for _ in range(20):  # the next handler may be where the last one was
+        other = Device()
+        with line(first.isr, first) as irq:
+            generic_handle_irq(irq)
+            assert wait_for_completion_timeout(first.done, LONG)
+        with line(other.isr, other) as irq:
+            generic_handle_irq(irq)
+            assert wait_for_completion_timeout(other.done, LONG)
+            with beside(complete, first.done):
+                wait_for_completion(first.done)  # untimed, but no hardware any more
+
+
 @pytest.mark.parametrize("oneshot", [False, True])
 def test_a_threaded_handler(oneshot: bool) -> None:
     x = Completion("x")

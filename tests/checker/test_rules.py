@@ -56,6 +56,7 @@ def test_the_mistake_is_caught_at_its_two_lines_and_as_nothing_else(case: type[C
         assert f"{case.__module__.rpartition('.')[2]}.py:{number} " in text
     assert f"what goes wrong: {rule.harm}." in text
     assert f"to fix it: {rule.fix}." in text
+    assert ("if it is right as it is: completion_set_kind(" in text) is bool(rule.unless)
 
 
 @each_case

@@ -64,6 +64,31 @@ def test_a_wrong_driver_ends_with_status_1_and_the_report() -> None:
     assert json.loads(result.stdout)["check_reports"] == 1
 
 
+SCRIPT = """
+import sys
+from udriver.kernel.completion import complete, complete_all, Completion
+x = Completion("x")
+complete_all(x)
+if "twice" in sys.argv:
+    complete(x)
+sys.exit(int(sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status", "reported"),
+    [("0", 0, False), ("0 twice", 1, True), ("3", 3, False), ("3 twice", 3, True)],
+)
+def test_a_script_of_ones_own(arguments: str, status: int, reported: bool, tmp_path: Path) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT)
+    result = python("-m", "udriver.checker", str(script), *arguments.split())
+    assert (result.returncode, "[M13]" in result.stderr) == (status, reported), result.stderr
+    assert ("script.py:7 <module>()" in result.stderr) is reported
+    allowed = python("-m", "udriver.checker", "--allow", "M13", str(script), *arguments.split())
+    assert (allowed.returncode, allowed.stderr) == (int(arguments[0]), "")
+
+
 def test_without_the_option_nothing_is_counted() -> None:
     result = python("-m", "udriver", "run", "--frames", "3", "--json")
     assert (result.returncode, "check_reports" in json.loads(result.stdout)) == (0, False)

@@ -80,7 +80,11 @@ class Lines:
 
     def gone(self, line: Line) -> None:
         """free_irq() is over."""
-        self._lines.pop(id(line.action), None)
+        number = id(line.action)  # the next action may have it
+        self._lines.pop(number, None)
+        for record in self._evidence.records():
+            record.completers.pop(number, None)
+            record.late.pop(number, None)
         desc = irqdesc._descs.get(line.irq)
         if desc is None or not desc.actions:
             self._off.pop(line.irq, None)

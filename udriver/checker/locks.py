@@ -89,7 +89,7 @@ class Locks:
         self._evidence = evidence
         self._cpu = evidence.cpu
         self._edges: dict[object, dict[object, tuple[str, Place]]] = {}
-        self._by_handler: dict[int, dict[int, Place]] = {}
+        self._by_handler: dict[int, dict[Lock, Place]] = {}
         self._factories = (threading.Lock, threading.RLock)
         self.off = False
 
@@ -126,7 +126,7 @@ class Locks:
         self._cpu.held.append(taken)
         self._cpu.taken.append(taken)
         if section is not None:
-            self._by_handler.setdefault(id(section.action), {}).setdefault(id(lock), place)
+            self._by_handler.setdefault(id(section.action), {}).setdefault(lock, place)
 
     def released(self, lock: Lock) -> None:
         """The latest of its holds is over."""
@@ -144,8 +144,8 @@ class Locks:
         """A lock that this thread holds and the handler ``action`` takes, and where it does."""
         theirs = self._by_handler.get(action, {})
         for lock in [taken.lock for taken in self._cpu.held]:
-            if id(lock) in theirs:
-                return lock.name, theirs[id(lock)]
+            if lock in theirs:
+                return lock.name, theirs[lock]
         return None
 
     def forget(self, action: int) -> None:

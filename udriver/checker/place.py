@@ -102,8 +102,8 @@ def _innermost(thread: int) -> FrameType | None:
     if thread == threading.get_ident():
         return sys._getframe(1)
     enabled = gc.isenabled()
-    gc.disable()  # before 3.12 a collection inside that call may deadlock (CPython gh-106883)
     try:
+        gc.disable()  # before 3.12 a collection inside that call may deadlock (CPython gh-106883)
         return sys._current_frames().get(thread)
     finally:
         if enabled:
