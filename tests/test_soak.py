@@ -75,6 +75,7 @@ def test_a_table_is_printed_and_a_number_of_posts_is_kept() -> None:
     assert "bytes written" not in result.stdout
 
 
+@pytest.mark.udriver_allow("M18")
 @pytest.mark.parametrize("fault", ["lost", "doubled"])
 def test_what_does_not_balance_is_a_failure(fault: str, capsys: pytest.CaptureFixture[str]) -> None:
     tokens = Tokens([0, 10, 0], seed=3)

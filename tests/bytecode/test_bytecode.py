@@ -16,6 +16,8 @@ from tests.bytecode.__main__ import ROOT, bad, environment, main, never_interrup
 from tests.bytecode.asleep import KNOWN_MACHINE, at_rest
 from tests.bytecode.sweep import REFERENCE, Plan, Row
 
+pytestmark = pytest.mark.udriver_unchecked("it is about the core's own bytecode")
+
 DRIVER = [
     f"{irq}: {what}" for irq in ("signal", "select", "inline") for what in ("transact", "read")
 ]

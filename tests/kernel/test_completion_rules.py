@@ -1008,7 +1008,6 @@ def test_mixed_states_on_one_queue_stay_fifo(cpu: Any, queue: Queue) -> None:
 # 4. Set-up and re-arming
 
 
-@pytest.mark.udriver_allow("M20")
 @pytest.mark.parametrize(
     "make",
     [

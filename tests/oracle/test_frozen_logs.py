@@ -17,6 +17,8 @@ from tests.oracle.wrong import WRONG, Waiter, mistaken
 
 AT_LEAST, AT_MOST_BYTES = 2000, 500_000
 
+pytestmark = pytest.mark.udriver_unchecked("its scripts misuse completions on purpose")
+
 
 @pytest.fixture(scope="module")
 def entries() -> list[Entry]:
