@@ -4,7 +4,8 @@
 The kernel guards this list and ``done`` with one raw spinlock and switched-off interrupts.
 Neither exists here: a lock deadlocks when a signal handler interrupts its holder on the same
 thread. What cannot be interrupted is one call into C, under the GIL neither by a handler nor
-by a thread. So each step below that must not be cut in two *is* one C call:
+by a thread, but for one place: the wake-up is a write(2), during which other threads run. So each
+step below that must not be cut in two *is* one C call, with the wake-up at its end:
 
 * ``swake_up_one()``: dequeue the head and wake it. A handler that raised between the two would
   leave a waiter that nobody knows, asleep.
