@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """Every interleaving of small programs on the completion core.
 
-    python -m tests.interleaving                  everything, in about five minutes
+    python -m tests.interleaving                  what is listed in suite.py, in about four minutes
     python -m tests.interleaving --quick          a part, in seconds
+    python -m tests.interleaving --deep           larger programs, preemption-bounded, in half an hour
     python -m tests.interleaving --wrong          the wrong cores, each until it is caught
     python -m tests.interleaving --replay SEED    a schedule step by step; with --core NAME on a wrong core
 
@@ -22,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from tests.interleaving.seed import listing, seed_of
-from tests.interleaving.suite import FULL, QUICK, WITHOUT_GIL, Part, Row, core, run
+from tests.interleaving.suite import DEEP, FULL, QUICK, WITHOUT_GIL, Part, Row, core, run
 from tests.interleaving.wrong import WRONG, caught, mistaken
 
 
@@ -101,6 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command; its exit status."""
     parser = argparse.ArgumentParser("tests.interleaving", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--deep", action="store_true")
     parser.add_argument("--wrong", action="store_true")
     parser.add_argument("--replay", metavar="SEED")
     parser.add_argument("--core", metavar="NAME", choices=sorted(WRONG))
@@ -111,8 +113,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if given.replay:
         return replay(parser, given.replay, given.core)
     began = time.monotonic()
-    rows = explored(QUICK if given.quick else FULL, console)
-    free = explored(WITHOUT_GIL[:4] if given.quick else WITHOUT_GIL, console)
+    rows = explored(QUICK if given.quick else DEEP if given.deep else FULL, console)
+    free = explored(WITHOUT_GIL[:4] if given.quick or given.deep else WITHOUT_GIL, console)
     console.print(table(rows + free))
     console.print(f"With the GIL: {totals(rows)}.", markup=False)
     console.print(f"Without it:   {totals(free)}.", markup=False)

@@ -73,7 +73,7 @@ QUICK = [
     Part("2 parked, 1 thread with 2", (1, 1, 2), "CAWX", parked=2),
     Part("1 thread, an interrupt", (1,), ALL, interrupts=(1,)),
     Part("1 thread with 2, an interrupt", (2,), "CAWXTR", interrupts=(1,)),
-    Part("1 thread, 2 interrupts", (1,), BASE, interrupts=(1, 1)),
+    Part("1 thread, 2 interrupts", (1,), "CARWX", interrupts=(1, 1)),
 ]
 FULL = [
     *QUICK[:8],
@@ -87,14 +87,20 @@ FULL = [
     Part("2 threads, 2 each", (2, 2), BASE),
     Part("3 threads, 2, 1 and 1", (2, 1, 1), FEW, FAST),
     Part("1 thread, an interrupt", (1,), ALL, interrupts=(1,)),
-    Part("1 thread with 2, 2 interrupts", (2,), FEW, interrupts=(1, 1)),
+    Part("1 thread with 2, 2 interrupts", (2,), "CARTWX", interrupts=(1, 1)),
     Part("2 threads, an interrupt", (1, 1), ALL, interrupts=(1,)),
     Part("2 threads, 2 interrupts", (1, 1), "CAWX", FAST, interrupts=(1, 1)),
-    Part("3 threads, 2, 2 and 1", (2, 2, 1), "CAWXT", FAST, bound=2),
-    Part("3 threads, 2 each", (2, 2, 2), "CAWX", FAST, bound=2),
-    Part("3 threads, 2, 2 and 1", (2, 2, 1), "CAWX", FAST, bound=3),
-    Part("4 threads, 1 operation", (1, 1, 1, 1), "CARWX", FAST, bound=3),
-    Part("3 threads, an interrupt", (1, 1, 1), "CAWX", FAST, interrupts=(1,), bound=3),
+    Part("3 threads, 2, 2 and 1", (2, 2, 1), "CAWX", FAST, bound=2),
+    Part("3 threads, 2 each", (2, 2, 2), "CWX", FAST, bound=2),
+    Part("3 threads, 2, 2 and 1", (2, 2, 1), "CWX", FAST, bound=3),
+    Part("4 threads, 1 operation", (1, 1, 1, 1), "CAWX", FAST, bound=3),
+    Part("3 threads, an interrupt", (1, 1, 1), "CAWX", FAST, interrupts=(1,), bound=2),
+]
+DEEP = [
+    Part("3 threads, 2, 2 and 1", (2, 2, 1), "CARTWX", FAST, bound=2),
+    Part("3 threads, 2 each", (2, 2, 2), "CAWX", FAST, bound=3),
+    Part("4 threads, 1 operation", (1, 1, 1, 1), FEW, FAST, bound=3),
+    Part("3 threads, 2 interrupts", (1, 1, 1), "CAWX", FAST, interrupts=(1, 1), bound=2),
 ]
 WITHOUT_GIL = [
     *_small(FREE, ALL, "no GIL: "),

@@ -193,24 +193,28 @@ class LeavesFirst(kernel._Waiter):
         return True
 
 
-def small() -> Iterator[Program]:
+def small() -> Iterator[tuple[Program, Rules]]:
     """Programs in which mistakes show, the smallest first."""
-    yield from programs((1, 1), "CARTWX")
-    yield from programs((1, 1), "CAWXIBS", parked=1)
-    yield from programs((1, 2), "CAWXBRT", parked=1)
-    yield from programs((1, 1, 1), "CAWXBT", parked=1)
-    yield from programs((1, 1, 1), "CAWXBT", parked=2)
-    yield from programs((1, 1, 2), "CAWX", parked=2)
+    for rules in (GIL, Rules(sticky=False)):
+        for program in programs((1, 1), "CARTWX"):
+            yield program, rules
+    for shape, letters, parked in (
+        ((1, 1), "CAWXIBS", 1),
+        ((1, 2), "CAWXBRT", 1),
+        ((1, 1, 1), "CAWXBT", 1),
+        ((1, 1, 2), "CAWX", 2),
+    ):
+        for program in programs(shape, letters, parked=parked):
+            yield program, GIL
 
 
 def caught(name: str) -> tuple[Check, Verdict] | None:
     """The first program in which the core that is wrong so shows it, and how."""
     with mistaken(WRONG[name]):
         wrong_core = Automaton(ours)
-        for rules in (GIL, Rules(sticky=False)):
-            for program in small():
-                check = Check(program, wrong_core, rules)
-                verdict = check.run()
-                if verdict.faults:
-                    return check, verdict
+        for program, rules in small():
+            check = Check(program, wrong_core, rules)
+            verdict = check.run()
+            if verdict.faults:
+                return check, verdict
     return None
