@@ -15,7 +15,8 @@ over when which began (so this is linearizability, of operations that may sleep 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections import deque
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 from tests.interleaving.automaton import Automaton, Node
@@ -165,7 +166,28 @@ class Check:
             steps = self.space.steps(state)
             return self.space.at_rest(state, steps) and kind in self.faults(state)
 
-        return self.space.shortest(bad)
+        return shortest(self.space, bad)
+
+
+def shortest(space: Space, bad: Callable[[State], bool]) -> tuple[list[Step], State] | None:
+    """The fewest steps to a state that is bad, and that state."""
+    start = space.start()
+    came: dict[State, tuple[State, Step] | None] = {start: None}
+    queue = deque([start])
+    while queue:
+        state = end = queue.popleft()
+        if bad(state):
+            way = []
+            while (before := came[state]) is not None:
+                state, step = before
+                way.append(step)
+            return way[::-1], end
+        for step in space.steps(state):
+            then = space.step(state, step)
+            if then not in came:
+                came[then] = (state, step)
+                queue.append(then)
+    return None
 
 
 def told(state: State) -> str:

@@ -9,11 +9,11 @@ start to a state in which nobody can go on; their number is summed up over the g
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from tests.interleaving.automaton import Automaton, Node
+from tests.interleaving.locked import SECTIONS
 from tests.interleaving.machine import (
     EFFECTS,
     NOBODY,
@@ -26,6 +26,7 @@ from tests.interleaving.machine import (
 )
 from tests.interleaving.program import Program
 
+ALL_EFFECTS = EFFECTS | SECTIONS
 State = tuple[Any, ...]
 Step = tuple[int, bool]  # the task; whether its sleep ends because the time is up
 MOST_KNOWN = 500_000  # steps; about a gigabyte
@@ -177,7 +178,7 @@ class Space:
             answer: Any = "late" if late else "woken"
             w.flags[me.number] = not self.rules.sticky
         else:
-            answer = EFFECTS[node.ask.what](w, me, node.ask.arg)
+            answer = ALL_EFFECTS[node.ask.what](w, me, node.ask.arg)
         child = self.automaton.child(node, answer)
         if child.ask is not None:
             me.node = child
@@ -234,24 +235,3 @@ class Space:
 
         total = count(self.start(), -1, bound or 0)
         return Counts(total, len(ways), made)
-
-    def shortest(self, bad: Callable[[State], bool]) -> tuple[list[Step], State] | None:
-        """The fewest steps to a state that is bad, at rest or not."""
-        start = self.start()
-        came: dict[State, tuple[State, Step] | None] = {start: None}
-        queue = deque([start])
-        while queue:
-            state = queue.popleft()
-            if bad(state):
-                return list(reversed(list(self._way(came, state)))), state
-            for step in self.steps(state):
-                then = self.step(state, step)
-                if then not in came:
-                    came[then] = (state, step)
-                    queue.append(then)
-        return None
-
-    def _way(self, came: dict[State, tuple[State, Step] | None], state: State) -> Iterator[Step]:
-        while (before := came[state]) is not None:
-            state, step = before
-            yield step

@@ -127,19 +127,19 @@ def _post(w: World, me: Thread, arg: Any) -> None:
     w.counts[w.held[me.number]] += 1
 
 
-def _take(w: World, me: Thread, arg: Any) -> bool:
+def take(w: World, me: Thread, arg: Any) -> bool:
     if not w.counts[w.held[me.number]]:
         return False
     w.counts[w.held[me.number]] -= 1
     return True
 
 
-def _enqueue(w: World, me: Thread, arg: Any) -> None:
+def enqueue(w: World, me: Thread, arg: Any) -> None:
     if me.entry not in w.line:
         w.line.append(me.entry)
 
 
-def _remove(w: World, me: Thread, arg: Any) -> bool:
+def remove(w: World, me: Thread, arg: Any) -> bool:
     if me.entry not in w.line:
         return False
     w.line.remove(me.entry)
@@ -196,66 +196,13 @@ def _pend_cut(w: World, me: Thread, count: int) -> None:
     w.pend[me.number] = (which, sigs[count:])
 
 
-# the kernel's: a section under the lock is one step
-
-
-def _k_complete(w: World, me: Thread, arg: Any) -> None:
-    if w.ref != OPEN:
-        w.counts[0] += 1
-    if w.line:
-        w.flags[w.line.pop(0)[0]] = True
-
-
-def _k_complete_all(w: World, me: Thread, arg: Any) -> None:
-    w.ref = OPEN
-    while w.line:
-        w.flags[w.line.pop(0)[0]] = True
-
-
-def _k_reinit(w: World, me: Thread, arg: Any) -> None:
-    w.ref, w.counts[0] = 0, 0
-
-
-def _k_try(w: World, me: Thread, arg: Any) -> bool:
-    if w.ref == OPEN:
-        return True
-    w.held[me.number] = 0
-    return _take(w, me, arg)
-
-
-def _k_wait(w: World, me: Thread, arg: tuple[tuple[int, ...], bool]) -> str:
-    ended_by, late = arg
-    said = "late"
-    if _k_try(w, me, None):
-        said = "ok"
-    elif not late:
-        said = "signal" if set(ended_by) & set(w.pend[me.number][1]) else "asleep"
-    if said == "asleep":
-        _enqueue(w, me, None)
-        w.flags[me.number] = False
-    else:
-        _remove(w, me, None)
-    return said
-
-
-def _k_signal(w: World, me: Thread, arg: tuple[int, int]) -> None:
-    sig, whose = arg
-    which, sigs = w.pend[whose]
-    w.pend[whose] = (which, (*sigs, sig))
-    w.flags[whose] = True  # where the state does not allow it, one more look that changes nothing
-
-
 Effect = Callable[[World, Thread, Any], Any]
 EFFECTS: dict[str, Effect] = {
-    "ref": _ref, "ref=": _set_ref, "post": _post, "take": _take,
+    "ref": _ref, "ref=": _set_ref, "post": _post, "take": take,
     "some": lambda w, me, arg: w.counts[w.held[me.number]] > 0, "count": lambda w, me, arg: w.counts[w.held[me.number]],
     "line?": lambda w, me, arg: bool(w.line), "line#": lambda w, me, arg: len(w.line),
-    "enqueue": _enqueue, "remove": _remove, "head": _head, "pop": _pop,
+    "enqueue": enqueue, "remove": remove, "head": _head, "pop": _pop,
     "clear": lambda w, me, arg: w.line.clear(), "wake": _wake, "state=": _state,
     "pend@": _pend_load, "pend+": _pend_add, "pend*": _pend_list, "pend=": _pend_store,
     "pend-": _pend_cut,
-    "k complete": _k_complete, "k complete_all": _k_complete_all, "k reinit_completion": _k_reinit,
-    "k try_wait_for_completion": _k_try, "k completion_done": lambda w, me, arg: w.ref == OPEN or w.counts[0] > 0,
-    "k wait": _k_wait, "k signal": _k_signal,
-    "k user": lambda w, me, arg: w.pend.__setitem__(me.number, (w.pend[me.number][0], ())),
 }  # fmt: skip

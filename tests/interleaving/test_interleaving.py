@@ -46,7 +46,11 @@ def test_a_wrong_core_is_caught(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "rules"),
-    [("W~|X~|CC", Rules(gil=False)), ("C|W|X", Rules(gil=False, torn=True))],
+    [
+        ("W~|X~|CC", Rules(gil=False)),
+        ("C|W|X", Rules(gil=False, torn=True)),
+        ("W~|W~|C|C", Rules(gil=False, torn=True)),
+    ],
 )
 def test_without_the_gil_a_wake_up_can_be_lost(text: str, rules: Rules) -> None:
     check = Check(parsed(text), core(), rules)
