@@ -15,6 +15,7 @@ from tests.interleaving.machine import EFFECTS
 from tests.interleaving.operations import ours
 from tests.interleaving.program import ALL, Program, parsed, programs
 from tests.interleaving.real import Outcome, outcomes
+from tests.interleaving.threads import Stress
 from tests.oracle.mistake import mistaken
 from udriver.kernel import completion as kernel
 from udriver.kernel.completion import Completion
@@ -121,6 +122,14 @@ def test_real_threads_end_in_no_other_way_whatever_bytecode_they_switch_at(text:
 def test_the_reduction_loses_no_outcome(text: str) -> None:
     program = parsed(text)
     assert found(program, Rules()) == found(program, Rules(glued=False))
+
+
+@pytest.mark.slow
+def test_threads_at_full_speed_come_to_rest() -> None:
+    for timed in (False, True):
+        stress = Stress(2, 2, timed)
+        assert stress.run(0.2) == []
+        assert sum(stress.taken) > 2
 
 
 def test_the_bound_only_takes_away() -> None:

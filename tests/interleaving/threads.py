@@ -19,7 +19,7 @@ from udriver.kernel.completion import Completion, complete, wait_for_completion_
 
 LONG = 60_000  # jiffies
 SHORT = 1
-SETTLE_S = 0.5
+SETTLE_S = 5.0
 
 
 class Stress:
@@ -46,11 +46,10 @@ class Stress:
         self._over = True
         for thread in self._threads[len(self.taken) :]:
             thread.join()
-        time.sleep(SETTLE_S)
         wrong = [repr(error) for error in self.errors]
-        done, asleep = self.x.done, len(self.x.wait_queue)
-        if self._timeout == LONG and done and asleep:
-            wrong.append(f"lost wake-up: {asleep} sleep, and done is {done}")
+        if self._timeout == LONG and not self._settles():
+            asleep = len(self.x.wait_queue)
+            wrong.append(f"lost wake-up: {asleep} sleep, and done is {self.x.done}")
         self._closing = True
         extra = 0
         while any(thread.is_alive() for thread in self._threads) and extra < 100:
@@ -61,6 +60,15 @@ class Stress:
         if balance:
             wrong.append(f"{balance} tokens were posted, and neither taken nor left")
         return wrong
+
+    def _settles(self) -> bool:
+        """Whether it comes to a rest at which nobody sleeps beside a token."""
+        end = time.monotonic() + SETTLE_S
+        while self.x.done and len(self.x.wait_queue):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
 
     def _guarded(self, work: object, number: int) -> None:
         try:
