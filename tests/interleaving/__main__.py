@@ -3,7 +3,7 @@
 
     python -m tests.interleaving                  what is listed in suite.py, in about four minutes
     python -m tests.interleaving --quick          a part, in seconds
-    python -m tests.interleaving --deep           larger programs, preemption-bounded, in half an hour
+    python -m tests.interleaving --deep           larger programs, preemption-bounded; takes long
     python -m tests.interleaving --wrong          the wrong cores, each until it is caught
     python -m tests.interleaving --replay SEED    a schedule step by step; with --core NAME on a wrong core
 
