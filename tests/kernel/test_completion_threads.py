@@ -972,3 +972,10 @@ def test_a_handler_at_every_bytecode_boundary(scenario: str) -> None:
     outcome = json.loads(ran.stdout)
     assert outcome["failures"] == {}
     assert outcome["points"] >= 1
+
+
+def test_a_build_without_the_gil_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    threads.ThreadScheduler()
+    monkeypatch.setattr(sys, "abiflags", "t")
+    with pytest.warns(RuntimeWarning, match="needs a Python with the GIL"):
+        threads.ThreadScheduler()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -46,20 +46,31 @@ def kernel(stage: Stage) -> Kernel:
     return Kernel(stage)
 
 
-def test_fresh_scripts_end_as_on_the_kernel(kernel: Kernel) -> None:
+def test_fresh_scripts_end_as_on_the_kernel(kernel: Kernel, tell: Callable[[str], None]) -> None:
     seed = random.randrange(2**32)
     print(f"again: python -m tests.oracle --scripts {FRESH} --replay {seed}")
     report = kernel.compared(generated(FRESH, seed))
     assert len(report.entries) >= AT_LEAST
     assert report.disturbed <= FRESH // 100
-    print("\n".join(report.coverage.tables()))
+    tell(
+        f"rung qemu, oracle: {len(report.entries)} fresh scripts of seed {seed}, "
+        f"{len(report.differences)} differences from the kernel's struct completion"
+    )
     if report.differences:
         smallest = kernel.shrunk(FRESH, seed) or report.differences[0]
         pytest.fail(f"seed {seed}: {len(report.differences)} differ, the smallest:\n{smallest}")
 
 
-def test_scripts_made_on_purpose_end_as_on_the_kernel(kernel: Kernel) -> None:
+def test_scripts_made_on_purpose_end_as_on_the_kernel(
+    kernel: Kernel, tell: Callable[[str], None]
+) -> None:
     report = kernel.compared(directed.scripts())
+    tell(
+        f"rung qemu, oracle: {len(report.entries)} scripts made on purpose, "
+        f"{len(report.differences)} differences; how often each rule was met:"
+    )
+    for line in report.coverage.tables():
+        tell(f"  {line}")
     assert not report.differences, str(report.differences[0])
     assert report.coverage.missing() == []
 

@@ -20,6 +20,7 @@ import functools
 import os
 import select
 import signal
+import sys
 import threading
 import time
 import warnings
@@ -193,6 +194,13 @@ class ThreadScheduler:
     """Set by the inline irqchip: a task that would sleep takes interrupts instead."""
 
     def __init__(self) -> None:
+        if "t" in sys.abiflags:
+            warnings.warn(
+                "udriver needs a Python with the GIL: on this free-threaded build wake-ups can be lost; "
+                "use one whose sys.abiflags has no t (docs/interleaving.md)",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         self._local = threading.local()
         _schedulers.add(self)
         _start_anew_in_children()
