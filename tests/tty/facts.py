@@ -30,6 +30,7 @@ ASYNC_LOW_LATENCY, BOTHER, CBAUD = 0x2000, 0o010000, 0o010017
 LINES = termios.TIOCM_CTS | termios.TIOCM_DSR | termios.TIOCM_CAR | termios.TIOCM_RI
 OUTPUTS = termios.TIOCM_DTR | termios.TIOCM_RTS
 NOBODY = 65534
+NAMED = "/run/udev/data/c188:0"  # udev's own record of ttyUSB0: there when it is done with it
 PATIENCE = 20.0  # seconds; udev takes half of one
 OPEN = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK
 
@@ -68,6 +69,8 @@ class Wire:
         self.say, self.heard, self.unplug = self._rig.say, self._rig.heard, self._rig.unplug
 
     def plug(self) -> None:
+        """In again, once udev is done with the last time; whoever calls waits for the node."""
+        until(lambda: not os.path.exists(self.path) and not os.path.exists(NAMED))
         self._rig.plug()
 
 
@@ -349,7 +352,7 @@ def replugged(fd: int, wire: Wire) -> dict[str, Any]:
     os.close(fd)
     until(lambda: not nodes())
     wire.plug()
-    until(lambda: os.path.exists("/run/udev/data/c188:0"))
+    until(lambda: os.path.exists(NAMED))
     return found | {"node_after_close": nodes()}
 
 
@@ -379,7 +382,7 @@ def gathered(path: str | None) -> dict[str, Any]:
         far = Pty()
     else:
         far.plug()
-        until(lambda: os.path.exists("/run/udev/data/c188:0"))
+        until(lambda: os.path.exists(NAMED))
     fd = os.open(far.path, OPEN)
     tty.setraw(fd)
     fcntl.fcntl(fd, fcntl.F_SETOWN, os.getpid())
