@@ -446,7 +446,7 @@ import sys
 from udriver.__main__ import main
 from udriver.drivers.latency import Latency
 
-def lower(latency):
+def lower(latency, fd):
     latency.method, latency.reason = {method!r}, "the driver dropped ASYNC_LOW_LATENCY"
 
 Latency.lower, Latency.timer_ms = lower, {timer!r}

@@ -43,8 +43,8 @@ def timer(tmp_path: Path) -> Path:
 
 def lowered(core: SerialCore, sysfs: Path, monkeypatch: pytest.MonkeyPatch) -> Latency:
     monkeypatch.setattr(fcntl, "ioctl", core.ioctl)
-    latency = Latency(0, "/dev/ttyUSB9", sysfs)
-    latency.lower()
+    latency = Latency("/dev/ttyUSB9", sysfs)
+    latency.lower(0)
     return latency
 
 

@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import termios
 import threading
 import time
 import warnings
@@ -25,6 +26,7 @@ import pytest
 from tests.rungs import Quirk, without
 from udriver import UsbSerial
 from udriver.drivers.irqchip import IRQCHIPS
+from udriver.drivers.port import Port
 from udriver.errors import Busy, DeviceGone, Timeout, UDriverError
 from udriver.kernel.completion import Completion
 from udriver.kernel.kfifo import Kfifo
@@ -713,6 +715,33 @@ def test_ctrl_c_anywhere_in_close_leaves_a_close_to_do(
     udriver_device: Any, udriver_irq: str
 ) -> None:
     assert in_child(lambda: first_few(open_after_any_cut(udriver_device.path, udriver_irq))) == ""
+
+
+def restored_after_any_cut(path: str) -> Iterator[str]:
+    """Where a Ctrl-C while a port is opened left its settings changed.
+
+    The fd itself is CPython's to lose, between os.open() and whoever it is given to.
+    """
+    keeper = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    found = termios.tcgetattr(keeper)
+    ports: list[Port] = []
+    for nth in itertools.count(1):
+        where = cut(nth, lambda: ports.append(Port(path, exclusive=False)))
+        while ports:
+            ports.pop().close()  # it came between Port() and us, or not at all
+        if not where:
+            break
+        if termios.tcgetattr(keeper) != found:
+            yield f"place {nth}, in {where}"
+    assert nth > 30
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
+)
+@pytest.mark.slow
+def test_ctrl_c_anywhere_in_open_leaves_the_settings(udriver_device: Any) -> None:
+    assert in_child(lambda: first_few(restored_after_any_cut(udriver_device.path))) == ""
 
 
 def first_few(bad: Iterator[str]) -> str:

@@ -32,8 +32,8 @@ class Latency:
     sysfs says now, None where the driver has no timer; ``reason`` why neither took, or "".
     """
 
-    def __init__(self, fd: int, device: str, sysfs: Path = Path("/sys")) -> None:
-        self._fd = fd
+    def __init__(self, device: str, sysfs: Path = Path("/sys")) -> None:
+        self._fd = -1
         name = os.path.basename(device)
         self._file = sysfs / "bus/usb-serial/devices" / name / "latency_timer"
         self._flags: int | None = None
@@ -49,8 +49,9 @@ class Latency:
         except (OSError, ValueError):
             return None
 
-    def lower(self) -> None:
-        """Make it short by the first method that is still so when read back."""
+    def lower(self, fd: int) -> None:
+        """Make it short, ``fd`` being the open tty, by the first method that is still so when read back."""
+        self._fd = fd
         if self._set_flag():
             self.method = "ASYNC_LOW_LATENCY"
         elif self._set_timer():

@@ -111,24 +111,28 @@ class Port:
             raise ValueError(f'dtr is "keep", "on" or "off", not {dtr!r}')
         if self.line.baudrate < 1:
             raise Unsupported(f"{self.path}: {self.line.baudrate} baud is none; ask for at least 1")
+        self.latency = Latency(self.device)
+        self._serial = serial.Serial()  # not open, which close() asks
+        try:
+            self._open_in_time(dtr)
+            self.fd = self._serial.fileno()
+            self._finish_setup()
+            if low_latency:
+                self.latency.lower(self.fd)
+        except BaseException:
+            self.close()
+            raise
+
+    def _open_in_time(self, dtr: Dtr) -> None:
         for tries_left in reversed(range(20)):
             try:
                 self._open(dtr)
-                break
+                return
             except Busy:
                 # nobody in sight: a program that has just ended is still being taken off the tty
                 if not tries_left or holders(self.device):
                     raise
                 time.sleep(0.01)
-        try:
-            self.fd = self._serial.fileno()
-            self.latency = Latency(self.fd, self.device)
-            self._finish_setup()
-            if low_latency:
-                self.latency.lower()
-        except BaseException:
-            self.close()
-            raise
 
     def _open(self, dtr: Dtr) -> None:
         probe = self._open_node()
@@ -227,6 +231,9 @@ class Port:
             if exc.errno in (errno.EAGAIN, errno.EBUSY):
                 raise self._busy() from None
             raise self._open_error(exc) from None
+        except BaseException:  # Ctrl-C
+            self._restore_after_refusal()
+            raise
         return port
 
     def _restore_after_refusal(self) -> None:
@@ -320,6 +327,7 @@ class Port:
         """Give the tty back as it was found: termios, exclusivity, locks. May be repeated."""
         if not self._serial.is_open:
             return
+        self.fd = self._serial.fileno()  # Ctrl-C may have come before it was noted
         for restore in (self.latency.restore, self._restore_termios, self._end_exclusivity):
             try:
                 restore()
