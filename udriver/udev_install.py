@@ -7,6 +7,8 @@
    or the disk's last block, leaves one whole file.
 3. A file that udriver did not write is kept as 61-udriver.rules.udriver-saved beside it, a name udev
    does not read, and uninstalling puts it back. It is there before the new one is.
+4. Look and change are one step to others, by a flock of the folder: of two uninstalls at once the
+   second would else remove what the first has put back.
 """
 
 from __future__ import annotations
@@ -14,14 +16,16 @@ from __future__ import annotations
 import contextlib
 import difflib
 import errno
+import fcntl
 import os
 import secrets
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from udriver.errors import UDriverError
+from udriver.errors import Busy, UDriverError
 from udriver.udev import RULE_NAME, is_ours
 
 __all__ = [
@@ -38,6 +42,7 @@ FOLDERS = (  # udev(7): of files with the same name, the first wins
 SAVED_SUFFIX = ".udriver-saved"
 _FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LARGEST = 1 << 20  # bytes; a rule file is a few kB, and what is there might be anything
+LOCK_SECONDS = 10  # not for ever: whoever may read the folder may lock it
 
 
 class Refused(UDriverError):
@@ -126,23 +131,46 @@ class RulesFolder:
 
     def install(self, text: str) -> None:
         """Put ``text`` there, whole, after keeping what is there and not ours."""
-        old = self.text()
-        if old == text:
-            return
-        if old is not None and not is_ours(old):
-            self._keep(old)
-        self._write(text)
+        with self._alone():
+            old = self.text()
+            if old == text:
+                return
+            if old is not None and not is_ours(old):
+                self._keep(old)
+            self._write(text)
 
     def uninstall(self) -> None:
         """Take ours away and put back what was there before. Refuses if it is not ours."""
-        text = self.text()
-        if text is not None and not is_ours(text):
-            raise not_ours(self.target)
-        if self.saved_text() is not None:
-            os.rename(self.saved.name, RULE_NAME, src_dir_fd=self._fd, dst_dir_fd=self._fd)
-        elif text is not None:
-            os.unlink(RULE_NAME, dir_fd=self._fd)
-        os.fsync(self._fd)
+        with self._alone():
+            text = self.text()
+            if text is not None and not is_ours(text):
+                raise not_ours(self.target)
+            if self.saved_text() is not None:
+                os.rename(self.saved.name, RULE_NAME, src_dir_fd=self._fd, dst_dir_fd=self._fd)
+            elif text is not None:
+                os.unlink(RULE_NAME, dir_fd=self._fd)
+            os.fsync(self._fd)
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Nobody else changes the folder meanwhile, if its file system has locks at all."""
+        end = time.monotonic() + LOCK_SECONDS
+        while True:
+            try:
+                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if time.monotonic() > end:
+                    raise Busy(f"{self.path} is locked; `sudo lslocks` says by whom") from None
+                time.sleep(0.02)
+                continue
+            except OSError:
+                pass
+            break
+        try:
+            yield
+        finally:
+            with contextlib.suppress(OSError):
+                fcntl.flock(self._fd, fcntl.LOCK_UN)
 
     def _read(self, name: str) -> str | None:
         flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOCTTY

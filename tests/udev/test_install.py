@@ -3,7 +3,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import os
 import resource
 import stat
@@ -17,7 +19,8 @@ from pathlib import Path
 import pytest
 
 from udriver.drivers.id_table import IdRow
-from udriver.udev import RULE_NAME, render
+from udriver.errors import Busy
+from udriver.udev import RULE_NAME, is_ours, render
 from udriver.udev_install import FOLDERS, SAVED_SUFFIX, Refused, RulesFolder, copies, difference
 
 RULE = render()
@@ -271,6 +274,53 @@ def test_two_processes_at_once(tmp_path: Path, folder: Path) -> None:
     assert (folder / RULE_NAME).read_text() == RULE
     assert (folder / (RULE_NAME + SAVED_SUFFIX)).read_text() == FOREIGN
     assert names(folder) == {RULE_NAME, RULE_NAME + SAVED_SUFFIX}
+
+
+@pytest.mark.parametrize("other", ["install", "uninstall"])
+def test_an_uninstall_among_others_loses_nothing(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    """Both would have looked before either acts, if they could."""
+    (folder / RULE_NAME).write_text(OLDER)
+    (folder / (RULE_NAME + SAVED_SUFFIX)).write_text(FOREIGN)
+    looked = threading.Barrier(2)
+    failed: list[BaseException] = []
+
+    def look(text: str) -> bool:
+        with contextlib.suppress(threading.BrokenBarrierError):
+            looked.wait(0.5)
+        return is_ours(text)
+
+    def work(change: Callable[[Path], None]) -> None:
+        try:
+            change(tmp_path)
+        except OSError as error:
+            failed.append(error)
+        except Refused:
+            pass  # the other was first, and what is there is not ours any more
+
+    monkeypatch.setattr("udriver.udev_install.is_ours", look)
+    changes = [uninstall, {"install": install, "uninstall": uninstall}[other]]
+    threads = [threading.Thread(target=work, args=(change,)) for change in changes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed
+    assert FOREIGN in {path.read_text() for path in folder.iterdir()}
+    assert names(folder) <= {RULE_NAME, RULE_NAME + SAVED_SUFFIX}
+
+
+def test_a_lock_that_somebody_keeps_is_told(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("udriver.udev_install.LOCK_SECONDS", 0)
+    fd = os.open(folder, os.O_RDONLY)
+    fcntl.flock(fd, fcntl.LOCK_EX)
+    with pytest.raises(Busy, match="is locked"):
+        install(tmp_path)
+    os.close(fd)
+    install(tmp_path)
 
 
 def put(root: Path, folder: str, text: str | None) -> Path:
