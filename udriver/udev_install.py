@@ -49,6 +49,13 @@ class Refused(UDriverError):
     """What is there is not ours to touch."""
 
 
+class Failed(UDriverError, OSError):
+    """The kernel did not let us; ``errno`` says why."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
 @dataclass(frozen=True, slots=True)
 class Copy:
     """A file with our name in one of udev's folders; ``masks`` if it is there to switch us off."""
@@ -253,10 +260,11 @@ def _descend(root: Path, *, make: bool) -> int | None:
 
 
 def _sentence(error: OSError, path: Path) -> OSError:
+    """Failed is told as it stands: of any other ENOSPC the command line says it was stdout's."""
     if error.errno in (errno.ELOOP, errno.ENOTDIR):
         what = "a folder on the way is missing or is a symbolic link, which is not followed"
     else:
         what = os.strerror(error.errno or errno.EIO).lower()
     message = f"{path} cannot be written: {what}; what was there is as it was"
-    kind = PermissionError if isinstance(error, PermissionError) else OSError
+    kind = PermissionError if isinstance(error, PermissionError) else Failed
     return kind(error.errno, message)

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from udriver.cli import sentence_of
 from udriver.drivers.id_table import IdRow
 from udriver.errors import Busy
 from udriver.udev import RULE_NAME, is_ours, render
@@ -179,8 +180,9 @@ def test_a_failure_at_any_step_leaves_the_old_file(
     monkeypatch.setattr(os, call, fails)
     with pytest.raises(
         OSError, match=f"{os.strerror(number).lower()}; what was there is as it was"
-    ):
+    ) as caught:
         install(tmp_path)
+    assert sentence_of(caught.value).startswith(str(folder))  # it is not stdout that is full
     monkeypatch.undo()
     assert (folder / RULE_NAME).read_text() == FOREIGN
     assert names(folder) <= {RULE_NAME, RULE_NAME + SAVED_SUFFIX}
