@@ -3,11 +3,13 @@
 
 PR_SET_PDEATHSIG is sent when the *thread* that forked ends (prctl(2)), so one thread of ours
 forks QEMU and then does nothing but wait for it. Killing the rig, even with SIGKILL, ends that
-thread and so QEMU. setpriv(1) sets it: a preexec_fn is not safe in a process with threads.
+thread and so QEMU. setpriv(1) sets it: a preexec_fn is not safe in a process with threads. A rig
+killed before it is set would never be heard of, so a shell then looks whether the rig still is.
 """
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import subprocess
@@ -23,6 +25,7 @@ _APPEND = (
     "random.trust_cpu=on 8250.nr_uarts=1 audit=0 apparmor=0 raid=noautodetect "
     "cryptomgr.notests rcupdate.rcu_expedited=1"
 )
+_IF_PARENT_LIVES = '[ "$PPID" = "$0" ] && exec "$@"'
 _CHANNELS = ("qmp", "agent", "control")
 
 
@@ -54,6 +57,7 @@ class Qemu:
         fds = {name: end.fileno() for name, end in theirs.items()}
         self._command = [
             *("setpriv", "--pdeathsig", "KILL", "--"),
+            *("sh", "-c", _IF_PARENT_LIVES, str(os.getpid())),
             *_machine(shape),
             *("-kernel", str(boot.vmlinux), "-initrd", str(boot.initrd)),
             *("-append", f"{_APPEND} {shape.append}"),

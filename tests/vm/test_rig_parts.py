@@ -6,11 +6,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -109,6 +112,41 @@ def test_scratch_of_a_killed_rig_is_swept_by_the_next(empty_cache: Path) -> None
         assert mine.is_dir()
         assert neighbour.is_dir()
     assert list((empty_cache / "runs").iterdir()) == []
+
+
+def test_rig_killed_before_its_qemu_has_begun_leaves_none(tmp_path: Path) -> None:
+    """Between the fork and prctl(PR_SET_PDEATHSIG) the death of the rig sends no signal."""
+    programs = {
+        "setpriv": 'until [ -e go ]; do sleep 0.02; done; exec /usr/bin/setpriv "$@"',
+        "qemu-system-x86_64": "touch started; exec sleep 60",
+    }
+    for name, script in programs.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\ncd {tmp_path}\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    program = (
+        "import os, signal; from pathlib import Path; from vm.initrd import Boot;"
+        "from vm.qemu import Qemu, Shape, Shares; here = Path.cwd();"
+        "qemu = Qemu(Boot('', here, here), Shares(here, here), here / 'console', Shape());"
+        "print(qemu.pid, flush=True); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    path = f"{tmp_path}:{os.environ['PATH']}"
+    killed = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONPATH": str(CHECKOUT / "hw"), "PATH": path},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    orphan = os.pidfd_open(int(killed.stdout))
+    try:
+        (tmp_path / "go").touch()
+        assert select.select([orphan], [], [], 20)[0]
+    finally:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(orphan, signal.SIGKILL)
+        os.close(orphan)
+    assert not (tmp_path / "started").exists()
 
 
 def test_without_a_kernel_the_sentence_names_the_command(empty_cache: Path) -> None:
