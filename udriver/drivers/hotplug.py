@@ -4,7 +4,8 @@
 1. Only events that udev has *processed* count. The kernel's own come 130 ms earlier, while the
    node still belongs to root and has no links.
 2. Which device it is says its identity, not its node: the serial where it has one, else the place
-   where it is plugged in. A node's number changes when somebody still holds the old one.
+   where it is plugged in. A node's number changes when somebody still holds the old one. At that
+   place another serial is another device.
 3. Each plug is a new generation: a new UsbSerial with completions of its own, so that nothing
    that is late can complete the next one.
 4. remove() closes the old fd, or the kernel would give the device another node.
@@ -22,7 +23,7 @@ from typing import Any, Self
 from udriver.drivers.bus import UsbTty, describe, usb_ttys
 from udriver.drivers.irqchip import IRQCHIPS
 from udriver.drivers.usbserial import UsbSerial
-from udriver.errors import DeviceGone, Timeout
+from udriver.errors import DeviceGone, Timeout, UDriverError
 from udriver.kernel import sched
 from udriver.kernel.completion import Completion
 
@@ -48,18 +49,20 @@ class Identity:
             tty.vid,
             tty.pid,
             tty.interface,
-            tty.serial if unique else "",
+            tty.serial,
             "" if unique else tty.topology,
         )
 
     def __str__(self) -> str:
-        return f"{self.vid}:{self.pid} " + (self.serial or f"at {self.topology}")
+        place = f"at {self.topology}" if self.topology else ""
+        return " ".join(filter(None, (f"{self.vid}:{self.pid}", self.serial, place)))
 
     def fits(self, tty: UsbTty) -> bool:
         """Whether ``tty`` is that device."""
-        if (self.vid, self.pid, self.interface) != (tty.vid, tty.pid, tty.interface):
+        mine = (self.vid, self.pid, self.interface, self.serial)
+        if mine != (tty.vid, tty.pid, tty.interface, tty.serial):
             return False
-        return tty.serial == self.serial if self.serial else tty.topology == self.topology
+        return self.topology in ("", tty.topology)
 
 
 class Monitor:
@@ -100,6 +103,13 @@ class Monitor:
                 device = self._monitor.poll(timeout=0)
 
     def _dispatch(self, device: Any) -> None:
+        try:
+            self._tell(device)
+        except Exception as error:  # noqa: BLE001 - reported, and the next event is handled
+            args = (type(error), error, error.__traceback__, threading.current_thread())
+            threading.excepthook(threading.ExceptHookArgs(args))
+
+    def _tell(self, device: Any) -> None:
         if device.action == "remove" and device.device_node:
             self._on_remove(device.device_node)
         elif device.action == "add":
@@ -125,6 +135,7 @@ class Follower:
         self._monitor: Monitor | None = None
         self._present = Completion(f"plug of {tty.device}")
         self._closed = False
+        self._changing = threading.Lock()  # the first probe is made while the monitor listens
         chip = options.get("irqchip", "inline")
         self._chip = IRQCHIPS[chip] if isinstance(chip, str) else chip
         self._chip.hold()  # a replug is probed on the monitor's thread, where no handler can be set
@@ -152,25 +163,27 @@ class Follower:
         return driver
 
     def _probe(self, tty: UsbTty) -> None:
-        if self._closed or not self.identity.fits(tty) or self._driver is not None:
-            return
-        try:
-            self._driver = UsbSerial.open(tty.device, **self._options)
-        except OSError as exc:
-            self.probe_error = exc  # told to whoever waits for the plug
-            return
-        self.probe_error = None
-        self._node = tty.device
-        self.generation += 1
-        self._present.complete_all()
+        with self._changing:
+            if self._closed or not self.identity.fits(tty) or self._driver is not None:
+                return
+            try:
+                self._driver = UsbSerial.open(tty.device, **self._options)
+            except (OSError, UDriverError) as exc:
+                self.probe_error = exc  # told to whoever waits for the plug
+                return
+            self.probe_error = None
+            self._node = tty.device
+            self.generation += 1
+            self._present.complete_all()
 
     def _remove(self, node: str) -> None:
-        driver = self._driver
-        if driver is None or node != self._node:
-            return
-        self._present.reinit()
-        self._driver = None
-        driver.close()
+        with self._changing:
+            driver = self._driver
+            if driver is None or node != self._node:
+                return
+            self._present.reinit()
+            self._driver = None
+            driver.close()
 
     def close(self) -> None:
         """Stop following and close the driver; who waits for a plug gets DeviceGone."""

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: MIT
+"""Plug and unplug without udev: whose device it is, and events that fall into each other."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from udriver import Timeout, UsbSerial
+from udriver.drivers import hotplug
+from udriver.drivers.bus import UsbTty
+from udriver.drivers.hotplug import Follower, Identity, Monitor
+from udriver.errors import NotASerialPort
+from udriver_hw.loopback import Loopback
+
+ADAPTER = UsbTty("/dev/ttyUSB0", "0403", "6001", "A1", "1-1")
+
+
+class Udev:
+    """Stands in for Monitor; the test sends the events."""
+
+    add: Callable[[UsbTty], None]
+    remove: Callable[[str], None]
+
+    def monitor(self, on_add: Callable[[UsbTty], None], on_remove: Callable[[str], None]) -> Udev:
+        self.add, self.remove = on_add, on_remove
+        return self
+
+    def stop(self) -> None:
+        """Nothing to end."""
+
+
+@pytest.fixture
+def udev(monkeypatch: pytest.MonkeyPatch) -> Udev:
+    udev = Udev()
+    monkeypatch.setattr(hotplug, "Monitor", udev.monitor)
+    monkeypatch.setattr(hotplug, "usb_ttys", list)
+    return udev
+
+
+@pytest.fixture
+def tty() -> Iterator[UsbTty]:
+    with Loopback("jumper") as device:
+        yield replace(ADAPTER, device=device.path)
+
+
+def meanwhile(
+    monkeypatch: pytest.MonkeyPatch, event: Callable[[], None]
+) -> tuple[list[str], threading.Thread]:
+    """Let the event come from another thread when the first opening is nearly done."""
+    opened: list[str] = []
+    really_open = UsbSerial.open
+    thread = threading.Thread(target=event)
+
+    def open_slowly(path: str, **options: Any) -> UsbSerial:
+        opened.append(path)
+        driver = really_open(path, **options)
+        if len(opened) == 1:
+            thread.start()
+            thread.join(0.3)  # it does not end if it waits for us, as it should
+        return driver
+
+    monkeypatch.setattr(UsbSerial, "open", open_slowly)
+    return opened, thread
+
+
+def test_a_remove_during_the_first_probe_is_not_lost(
+    udev: Udev, tty: UsbTty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, thread = meanwhile(monkeypatch, lambda: udev.remove(tty.device))
+    with Follower(tty) as follower:
+        thread.join()
+        with pytest.raises(Timeout):
+            follower.driver(timeout=0.01)
+        udev.add(tty)
+        assert follower.driver(timeout=1).transact(b"x", 1, timeout=5) == b"x"
+        assert follower.generation == 2
+
+
+def test_an_add_during_the_first_probe_does_not_open_it_twice(
+    udev: Udev, tty: UsbTty, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, thread = meanwhile(monkeypatch, lambda: udev.add(tty))
+    with Follower(tty) as follower:
+        thread.join()
+        assert follower.probe_error is None
+        assert (opened, follower.generation) == ([tty.device], 1)
+
+
+def test_what_is_no_serial_port_is_told_to_who_waits(udev: Udev, tty: UsbTty) -> None:
+    with Follower(tty) as follower:
+        udev.remove(tty.device)
+        udev.add(replace(tty, device="/dev/null"))
+        with pytest.raises(Timeout) as caught:
+            follower.driver(timeout=0.01)
+        assert isinstance(caught.value.__cause__, NotASerialPort)
+        udev.add(tty)
+        follower.driver(timeout=1)
+
+
+@pytest.mark.parametrize("serial", ["A1", ""])
+def test_another_serial_in_the_place_of_a_clone_is_another_device(
+    monkeypatch: pytest.MonkeyPatch, serial: str
+) -> None:
+    mine = replace(ADAPTER, serial=serial)
+    clone = replace(mine, device="/dev/ttyUSB1", topology="1-2")
+    monkeypatch.setattr(hotplug, "usb_ttys", lambda: [mine, clone])
+    identity = Identity.of(mine)
+    assert identity.fits(replace(mine, device="/dev/ttyUSB7"))
+    assert not identity.fits(clone)
+    assert not identity.fits(replace(mine, serial="B2"))
+
+
+def test_a_serial_of_its_own_is_known_anywhere_and_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hotplug, "usb_ttys", lambda: [ADAPTER])
+    identity = Identity.of(ADAPTER)
+    assert identity.fits(replace(ADAPTER, topology="3-1.4"))
+    assert not identity.fits(replace(ADAPTER, serial="B2"))
+    assert not identity.fits(replace(ADAPTER, interface="01"))
+
+
+def test_what_a_callback_raises_is_reported_and_the_next_event_is_handled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    reported: list[object] = []
+    seen: list[str] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_type))
+    monitor = object.__new__(Monitor)  # without a socket of udev's
+
+    def on_remove(node: str) -> None:
+        seen.append(node)
+        raise ZeroDivisionError
+
+    monitor._on_remove = on_remove
+    for node in ("/dev/ttyUSB0", "/dev/ttyUSB1"):
+        monitor._dispatch(SimpleNamespace(action="remove", device_node=node))
+    assert seen == ["/dev/ttyUSB0", "/dev/ttyUSB1"]
+    assert reported == [ZeroDivisionError] * 2
