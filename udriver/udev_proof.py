@@ -91,7 +91,7 @@ def _device(
 ) -> Iterator[Check]:
     node = system.root / "dev" / device.name
     named = f"/dev/{device.name}"
-    again = f"replug it, or run `sudo udevadm trigger --action=change /sys/class/tty/{device.name}`"
+    again = f"replug it, or run `sudo udevadm trigger --action=change {_paths(device)}`"
     yield _link(system, device, links)
     yield _mode(node, named)
     tags = properties.get("CURRENT_TAGS", properties.get("TAGS", ""))
@@ -108,6 +108,14 @@ def _device(
     says = f"not told by {' and '.join(missing)}" if missing else "leaves it alone"
     yield Check(named, "ModemManager", not missing, says, again if missing else "")
     yield _open(node, named, user)
+
+
+def _paths(device: Plugged) -> str:
+    """All that the rule acts on, parents first: the tty's event alone sets no latency."""
+    paths = [f"/sys/bus/usb/devices/{device.usb.name}"]
+    if device.port is not None:
+        paths.append(f"/sys/bus/usb-serial/devices/{device.port.name}")
+    return " ".join([*paths, f"/sys/class/tty/{device.name}"])
 
 
 def _link(system: System, device: Plugged, links: Mapping[str, str | None]) -> Check:

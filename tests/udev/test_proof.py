@@ -39,6 +39,17 @@ def test_all_promises_kept(machine: Machine) -> None:
     assert "no logind here" in found["0 acl"].says
 
 
+@pytest.mark.parametrize("what", ["latency", "ModemManager"])
+def test_the_fix_triggers_what_the_rule_acts_on(machine: Machine, what: str) -> None:
+    machine.plug(latency="16")
+    for usb in (device.usb for device in machine.system.plugged()):
+        machine.properties[str(usb)] = {}
+    assert (
+        "/sys/bus/usb/devices/1-1 /sys/bus/usb-serial/devices/ttyUSB0 /sys/class/tty/ttyUSB0`"
+        in proof(machine)[f"0 {what}"].fix
+    )
+
+
 def test_another_device_is_not_looked_at(machine: Machine) -> None:
     machine.plug(ids="0403:ffff")
     assert machine.system.plugged() == []
