@@ -17,7 +17,7 @@ import click
 from udriver.cli import Status
 from udriver.errors import UDriverError
 from udriver.udev import RULE_NAME, is_ours, render
-from udriver.udev_install import FOLDERS, RulesFolder, difference, not_ours
+from udriver.udev_install import FOLDERS, RulesFolder, copies, difference, not_ours
 from udriver.udev_proof import Check, drop_stale_acl, invoking_user, prove
 from udriver.udev_system import Plugged, System
 
@@ -40,7 +40,7 @@ def change(verb: str, *, dry_run: bool, yes: bool, root: Path | None, as_json: b
     report = {"verb": verb, "path": str(path), "diff": diff, "changed": new != old and not dry_run}
     if not as_json:
         click.echo(diff, nl=False)
-    if not needed:
+    if not needed and (verb == "install" or dry_run or root is not None):
         note(_NOTHING[verb])
     if dry_run:
         report["dry_run"] = True
@@ -60,12 +60,18 @@ def _change_here(
     """On this machine, whose udev is told and whose devices are looked at."""
     system = System()
     if why := system.without_udev():
+        if not needed and verb == "uninstall":
+            note(_NOTHING[verb])
         complain(f"{why}; in a container, run this on its host, or give --root DIR")
         return Status.SKIPPED
     devices = system.plugged()
-    if not needed:
-        if verb == "uninstall":
+    if not needed and verb == "uninstall":
+        if copies(system.root) or not system.marked(devices):
+            note(_NOTHING[verb])
             return _finish(report, [], as_json)
+        note("the file is gone, but not all that it did; the rest is taken back now")
+        needed = True
+    if not needed:
         if os.geteuid() != 0:  # to tell udev again is not ours, to prove is
             return proved(system, devices, report, as_json)
     elif os.geteuid() != 0:

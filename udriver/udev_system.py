@@ -17,7 +17,7 @@ from pathlib import Path
 
 from udriver.drivers.id_table import IdRow, lookup
 from udriver.errors import UDriverError
-from udriver.udev import LATENCY_WAS
+from udriver.udev import LATENCY_WAS, LINK_FOLDER
 
 __all__ = ["Plugged", "Result", "System", "run_command"]
 
@@ -122,6 +122,14 @@ class System:
                 if was.isdecimal():
                     found[device.latency_file] = was
         return found
+
+    def marked(self, devices: Sequence[Plugged]) -> bool:
+        """Whether udev still holds what our rule gave one of these devices."""
+        return any(
+            f"/dev/{LINK_FOLDER}/" in self.properties(device.tty).get("DEVLINKS", "")
+            or (device.port is not None and LATENCY_WAS in self.properties(device.port))
+            for device in devices
+        )
 
     def _must(self, argv: Sequence[str]) -> None:
         done = self.run(argv)

@@ -287,6 +287,32 @@ def test_uninstall_gives_the_latency_back(here: Machine) -> None:
     assert not rule(here).exists()
 
 
+def test_an_uninstall_that_was_cut_short_is_finished_by_the_next(here: Machine) -> None:
+    tty = here.plug()
+    udev("install", "--yes")
+    rule(here).unlink()
+    here.ran.clear()
+    ended = udev("uninstall", "--yes")
+    assert ended.status == 0
+    assert "the rest is taken back now" in ended.stderr
+    assert (tty.parents[1] / "latency_timer").read_text() == "16"
+    assert [ran[0] for ran in here.ran] == ["control", "trigger", "settle"]
+
+
+@pytest.mark.parametrize("packaged", [True, False])
+def test_an_uninstall_of_nothing_does_nothing(here: Machine, packaged: bool) -> None:
+    tty = here.plug()
+    if packaged:  # it is in force, and the package's to take away
+        path = here.root / "usr/lib/udev/rules.d" / RULE_NAME
+        path.parent.mkdir(parents=True)
+        path.write_text(render())
+    else:
+        here.properties[str(tty.parents[1])] = {}
+    ended = udev("uninstall", "--yes")
+    assert (ended.status, here.ran) == (0, [])
+    assert "not installed, nothing to take back" in ended.stderr
+
+
 def test_status_before_and_after(here: Machine) -> None:
     here.plug()
     assert "not installed" in udev("status").stdout
