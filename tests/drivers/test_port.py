@@ -12,17 +12,21 @@ import struct
 import subprocess
 import sys
 import termios
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import serial
 
+import udriver.drivers.port
 from tests.rungs import Quirk, without
+from udriver.cli import Status, status_of
 from udriver.drivers import bus
 from udriver.drivers.bus import AmbiguousDevice, UsbTty
 from udriver.drivers.port import TIOCGEXCL, Line, Port
-from udriver.errors import Busy, NotASerialPort, Unsupported
+from udriver.errors import Busy, DeviceGone, NotASerialPort, Unsupported
 
 NOBODY = 65534
 
@@ -147,6 +151,31 @@ def test_a_driver_that_sets_another_speed_is_found_out(
         Port(cooked)
     monkeypatch.undo()
     assert settings(cooked) == before
+
+
+@pytest.mark.parametrize(
+    "at", ["_is_exclusive", "_in_waiting", "_modem_lines", "_finish_setup", "open"]
+)
+def test_an_unplug_while_it_is_opened_is_told_as_that(
+    bare: Any, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    """The calls that fail then raise termios.error, SerialException and OSError, or nothing."""
+    owner: Any = {"_finish_setup": Port, "open": serial.Serial}.get(at, udriver.drivers.port)
+    goes_on = getattr(owner, at)
+
+    def pulled(*arguments: Any) -> Any:
+        bare.unplug()
+        end = time.monotonic() + 20
+        while os.path.exists(bare.path) and time.monotonic() < end:
+            time.sleep(0.005)  # a kernel takes it off the bus some ms later
+        return goes_on(*arguments)
+
+    monkeypatch.setattr(owner, at, pulled)
+    before = set(os.listdir("/proc/self/fd"))
+    with pytest.raises(DeviceGone, match="went while it was opened") as caught:
+        Port(bare.path)
+    assert status_of(caught.value) == Status.LOST
+    assert len(set(os.listdir("/proc/self/fd")) - before) == 0
 
 
 def test_close_may_be_repeated(cooked: str) -> None:

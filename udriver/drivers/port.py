@@ -24,7 +24,7 @@ import serial
 
 from udriver.drivers.holders import holders
 from udriver.drivers.latency import Latency
-from udriver.errors import Busy, NotASerialPort, UDriverError, Unsupported
+from udriver.errors import Busy, DeviceGone, NotASerialPort, UDriverError, Unsupported
 
 __all__ = ["Icount", "Line", "Port"]
 
@@ -119,8 +119,11 @@ class Port:
             self._finish_setup()
             if low_latency:
                 self.latency.lower(self.fd)
-        except BaseException:
+        except BaseException as exc:
+            hung_up = self._serial.is_open and _hung_up(self._serial.fileno())
             self.close()
+            if hung_up and isinstance(exc, Exception):
+                raise self._went() from exc
             raise
 
     def _open_in_time(self, dtr: Dtr) -> None:
@@ -143,8 +146,16 @@ class Port:
             self._found = termios.tcgetattr(probe)
             self.discarded = _in_waiting(probe)
             self._serial = self._open_serial(_modem_lines(probe), dtr)
+        except Exception as exc:
+            if _hung_up(probe):
+                raise self._went() from exc
+            raise
         finally:
             os.close(probe)
+
+    def _went(self) -> DeviceGone:
+        """Unplugged meanwhile: what failed says EIO, ENOENT or nothing, in one of four classes."""
+        return DeviceGone(f"{self.path} went while it was opened; plug it in and open it again")
 
     def __repr__(self) -> str:
         return f"<Port {self.path} {self.line}>"
@@ -342,6 +353,14 @@ class Port:
     def _end_exclusivity(self) -> None:
         if self.exclusive:
             fcntl.ioctl(self.fd, termios.TIOCNXCL)
+
+
+def _hung_up(fd: int) -> bool:
+    try:
+        termios.tcgetattr(fd)
+    except termios.error as exc:
+        return bool(exc.args[0] == errno.EIO)
+    return False
 
 
 def _is_exclusive(fd: int) -> bool:
