@@ -24,6 +24,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from shlex import quote
 
 from udriver.errors import Busy, UDriverError
 from udriver.udev import RULE_NAME, is_ours
@@ -191,7 +192,7 @@ class RulesFolder:
             points = os.readlink(name, dir_fd=self._fd)
             raise Refused(
                 f"{self.path / name} is a symbolic link to {points}, which is not followed; "
-                f"remove it with `sudo rm {self.path / name}` if you did not want it"
+                f"remove it with `sudo rm {quote(str(self.path / name))}` if you did not want it"
             ) from None
         try:
             if not stat.S_ISREG(os.fstat(fd).st_mode):
@@ -239,7 +240,7 @@ def not_ours(path: Path) -> Refused:
     """The sentence for a file that uninstalling must leave alone."""
     return Refused(
         f"{path} was not written by udriver, or was edited since; look at it and "
-        f"remove it yourself with `sudo rm {path}`"
+        f"remove it yourself with `sudo rm {quote(str(path))}`"
     )
 
 

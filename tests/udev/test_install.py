@@ -120,6 +120,18 @@ def test_what_is_not_ours_is_not_removed(tmp_path: Path, folder: Path, text: str
     assert (folder / RULE_NAME).read_text() == text
 
 
+@pytest.mark.parametrize("link", [True, False])
+def test_the_command_that_removes_it_is_quoted(tmp_path: Path, link: bool) -> None:
+    folder = tmp_path / "my root; x" / FOLDERS[0]
+    folder.mkdir(parents=True)
+    if link:
+        (folder / RULE_NAME).symlink_to("/etc/passwd")
+    else:
+        (folder / RULE_NAME).write_text(FOREIGN)
+    with pytest.raises(Refused, match=f"`sudo rm '{folder / RULE_NAME}'`"):
+        uninstall(tmp_path / "my root; x")
+
+
 def test_a_second_backup_would_lose_the_first_so_it_is_refused(
     tmp_path: Path, folder: Path
 ) -> None:
