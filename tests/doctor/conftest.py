@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.vm.conftest import rung_qemu
 from udriver.doctor import Diagnosis, Finding, Scene, diagnose
 from udriver.drivers.access import Node, User, may_use
 from udriver.drivers.system import Root
-from vm.failure import Missing
 from vm.machine import Machine
-from vm.packages import cached_kernel, require_programs
+
+__all__ = ["rung_qemu"]
 
 RELEASE = "6.12.1"
 DIALOUT = 20
@@ -146,16 +147,9 @@ def tree(tmp_path: Path) -> Tree:
 
 
 @pytest.fixture(scope="module")
-def guest() -> Iterator[Machine]:
+def guest(rung_qemu: None) -> Iterator[Machine]:
     """A real kernel with two adapters of one serial; a named skip where the rig is not."""
     from vm.adapters import Adapter
 
-    if os.environ.get("UDRIVER_IN_VM"):
-        pytest.skip("rung qemu: this is the guest already")
-    try:
-        require_programs()
-        cached_kernel()
-    except Missing as missing:
-        pytest.skip(f"rung qemu: {missing}")
     with Machine(adapters=[Adapter(), Adapter("adapter1", port=2)]) as machine:
         yield machine

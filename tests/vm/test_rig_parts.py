@@ -239,3 +239,17 @@ def test_without_qemu_the_run_says_the_command_and_exits_77(tmp_path: Path) -> N
     assert len(done.stderr.splitlines()) == 1
     assert "qemu-system-x86_64" in done.stderr
     assert "rig.py fetch" in done.stderr
+
+
+def test_what_needs_a_guest_is_collected_on_the_rung_that_boots_one() -> None:
+    files = sorted(map(str, (CHECKOUT / "tests").glob("*/test_in_guest.py")))
+    options = ["--collect-only", "-q", "-p", "no:cacheprovider", "--udriver-rung", "qemu"]
+    collected = subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *files],
+        cwd=CHECKOUT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert all(f"{Path(file).relative_to(CHECKOUT)}::" in collected.stdout for file in files)
+    assert "deselected" not in collected.stdout
