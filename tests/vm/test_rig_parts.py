@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import select
 import signal
 import socket
@@ -253,3 +254,9 @@ def test_what_needs_a_guest_is_collected_on_the_rung_that_boots_one() -> None:
     )
     assert all(f"{Path(file).relative_to(CHECKOUT)}::" in collected.stdout for file in files)
     assert "deselected" not in collected.stdout
+
+
+def test_the_readme_names_files_that_are_there() -> None:
+    named = re.findall(r"tests/[\w/]+\.py", (CHECKOUT / "hw" / "vm" / "README.md").read_text())
+    assert named
+    assert all((CHECKOUT / name).is_file() for name in named)
