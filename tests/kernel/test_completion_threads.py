@@ -825,6 +825,26 @@ def test_a_child_can_wait_and_complete_on_its_own() -> None:
     assert x.done == 0
 
 
+def test_threads_whose_first_waits_begin_together_get_one_scheduler(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each would else keep its signals where the end of the wait does not look: Ctrl-C was lost."""
+    both = threading.Barrier(2)
+
+    class Slow(threads.ThreadScheduler):
+        def __init__(self) -> None:
+            super().__init__()
+            both.wait(20)
+
+    monkeypatch.setattr(threads, "ThreadScheduler", Slow)
+    monkeypatch.setattr(sched, "_default", {})
+    with sched.using(None):  # type: ignore[arg-type]  # as before the first wait
+        found: list[sched.Scheduler] = []
+        with meanwhile(lambda: found.append(sched.active())):
+            found.append(sched.active())
+        assert found[0] is found[1] is sched.active()
+
+
 # asyncio
 
 

@@ -192,6 +192,7 @@ class _Active:
 
 
 _active = _Active()
+_default: dict[str, Scheduler] = {}
 
 
 def active() -> Scheduler:
@@ -204,7 +205,8 @@ def active() -> Scheduler:
         # here and not at the top: the default one opens fds when first slept on, an import must not
         from udriver.kernel.threads import ThreadScheduler
 
-        scheduler = _active.scheduler = ThreadScheduler()
+        # threads that are the first together get the same one: a task's signals are kept in its own
+        scheduler = _active.scheduler = _default.setdefault("threads", ThreadScheduler())
     return scheduler
 
 
