@@ -825,6 +825,29 @@ def test_a_child_can_wait_and_complete_on_its_own() -> None:
     assert x.done == 0
 
 
+def test_a_childs_signal_does_not_end_the_parents_wait() -> None:
+    """Another thread forks while the main one sleeps, with its pipe as Python's wakeup fd."""
+    x = Completion("x")
+
+    def child() -> bool:
+        os.kill(os.getpid(), SIGUSR1)
+        return signal.set_wakeup_fd(-1) == -1
+
+    ended: list[int] = []
+
+    def fork() -> None:
+        while not len(x.wait_queue):
+            pass
+        try:
+            ended.append(in_child(child))
+        finally:
+            complete(x)
+
+    with handling(SIGUSR1, lambda signum, frame: None), meanwhile(fork):
+        assert wait_for_completion_interruptible_timeout(x, LONG) > 0
+    assert ended == [0]
+
+
 def test_threads_whose_first_waits_begin_together_get_one_scheduler(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

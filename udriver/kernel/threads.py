@@ -140,6 +140,15 @@ class MainTask(ThreadTask):
             self._take_signals()
         super().leave_wait(entered)
 
+    def forget_signals(self) -> None:
+        """In a child that another thread forked during our wait: its signals are not the parent's.
+
+        Context: Process context.
+        """
+        found = signal.set_wakeup_fd(-1)
+        if found != self._wakeup:
+            signal.set_wakeup_fd(found)
+
     def sleep(self, timeout: float | None, idle: Idle | None) -> bool:
         """As in ThreadTask; what a signal handler raises becomes a pending signal.
 
@@ -202,14 +211,20 @@ class ThreadScheduler:
                 stacklevel=2,
             )
         self._local = threading.local()
+        self._main: MainTask | None = None
         _schedulers.add(self)
         _start_anew_in_children()
 
     def forked(self) -> None:
         """In a child: its tasks must not share the parent's eventfds, each would eat the other's.
 
+        Nor its pipe for signals, which is in place if the main thread sleeps and another forked.
+
         Context: Process context.
         """
+        if self._main is not None and self._main is not getattr(self._local, "task", None):
+            self._main.forget_signals()
+            self._main = None
         self._local = threading.local()
         self.idle = None
 
@@ -223,7 +238,10 @@ class ThreadScheduler:
         except AttributeError:
             thread = threading.current_thread()
             main = thread is threading.main_thread()
-            task = self._local.task = MainTask() if main else ThreadTask(thread.name)
+            if main:
+                task = self._local.task = self._main = MainTask()
+            else:
+                task = self._local.task = ThreadTask(thread.name)
         return task
 
     wake_up_process = staticmethod(methodcaller("wake"))  # C from end to end: see rule 1
