@@ -848,6 +848,58 @@ def test_ctrl_c_at_any_moment_leaves_the_line_usable(irq: int) -> None:
     assert stuck == []
 
 
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
+)
+def test_ctrl_c_at_any_moment_loses_no_interrupt_and_no_waiter_for_the_line(irq: int) -> None:
+    """Another thread has raised the line while it was busy, and one waits until it is idle."""
+    desc = irqdesc.irq_to_desc(irq)
+    log: list[str] = []
+
+    def handler(irq: int, dev_id: object) -> IrqReturn:
+        log.append("runs")
+        if len(log) == 1:
+            generic_handle_irq(irq)
+        return IRQ_HANDLED
+
+    request_irq(irq, handler, 0, "dev0", 1)
+    lost = []
+    for nth in itertools.count(1):
+        log.clear()
+        idle = Completion("idle")
+        desc.idle_waiters.append(idle)
+        cut = CtrlC(nth)
+        sys.settrace(cut)
+        try:
+            generic_handle_irq(irq)
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        if not cut.fired:
+            break
+        if log and (desc.pending or len(log) < 2 or not idle.done):
+            lost.append((nth, len(log), idle.done))
+        desc.pending = False
+        desc.idle_waiters.clear()
+    assert nth > 10
+    assert lost == []
+
+
+def test_a_handler_that_exits_each_time_ends_all_the_same(irq: int) -> None:
+    log: list[str] = []
+
+    def handler(irq: int, dev_id: object) -> IrqReturn:
+        log.append("runs")
+        assert len(log) < 1000
+        raise SystemExit
+
+    request_irq(irq, handler, 0, "dev0", 1)
+    with pytest.raises(SystemExit):
+        generic_handle_irq(irq)
+    assert not irqdesc.irq_to_desc(irq).busy.locked()
+
+
 def free_irq_by_force(irq: int) -> None:
     """So that one failure is not all failures."""
     desc = irqdesc.irq_to_desc(irq)

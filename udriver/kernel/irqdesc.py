@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntFlag
+from operator import call
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol
 
@@ -56,6 +57,7 @@ IRQF_SHARED = 0x00000080
 IRQF_ONESHOT = 0x00002000
 IRQF_NO_AUTOEN = 0x00080000
 
+MOST_CUT_SHORT = 100  # runs of a line for one interrupt: what raises so often is the handler itself
 NOBODY_CARED_OF = 100_000  # kernel/irq/spurious.c: of so many interrupts
 NOBODY_CARED = 99_900  # more than so many unhandled shut the line off
 
@@ -226,6 +228,19 @@ def generic_handle_irq(irq: int) -> None:
 def run_pending(desc: IrqDesc) -> None:
     """Run the line while it is pending. Whoever comes while it is busy leaves the pending bit."""
     held: BaseException | None = None
+    for _ in range(MOST_CUT_SHORT):
+        try:
+            _run_while_pending(desc)
+            break
+        except BaseException as exc:  # noqa: BLE001 - a signal handler's: see rule 4
+            held = exc  # and look again: what came while the line was busy is still to be replayed
+    if desc.pending and desc.disables and desc.chip is not None:
+        desc.chip.irq_mask(desc.irq)  # lazily, as the kernel does
+    if held is not None:
+        raise held
+
+
+def _run_while_pending(desc: IrqDesc) -> None:
     while desc.pending and not desc.disables and desc.actions:
         busy: list[bool] = []
         try:
@@ -236,19 +251,21 @@ def run_pending(desc: IrqDesc) -> None:
             desc.runner = threading.get_ident()
             desc.pending = False
             _handle_irq_event(desc)
-        except BaseException as exc:  # noqa: BLE001 - a signal handler's: see rule 4
-            held = exc
+        except BaseException:
             desc.pending = True
             desc.replays += 1
+            raise
         finally:
             if busy and busy[0]:
                 desc.runner = None
-                desc.busy.release()
-                wake_idle_waiters(desc)
-    if desc.pending and desc.disables and desc.chip is not None:
-        desc.chip.irq_mask(desc.irq)  # lazily, as the kernel does
-    if held is not None:
-        raise held
+                try:
+                    desc.busy.release()
+                    wake_idle_waiters(desc)
+                except (
+                    BaseException
+                ):  # a signal handler's, after the release: CPython looks behind it
+                    wake_idle_waiters(desc)
+                    raise
 
 
 def _handle_irq_event(desc: IrqDesc) -> None:
@@ -337,7 +354,15 @@ def _wake_thread(desc: IrqDesc, action: IrqAction) -> None:
 
 def wake_idle_waiters(desc: IrqDesc) -> None:
     while desc.idle_waiters:
+        idle: list[Completion] = []
         try:
-            complete(desc.idle_waiters.popleft())
+            idle.extend(map(call, (desc.idle_waiters.popleft,)))
+            complete(idle[0])
         except IndexError:
             return
+        except (
+            BaseException
+        ):  # a signal handler's, perhaps before complete() began: twice does no harm
+            if idle:
+                complete(idle[0])
+            raise
