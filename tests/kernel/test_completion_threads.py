@@ -783,6 +783,26 @@ def test_asyncio_still_hears_the_signal_that_came_during_a_wait() -> None:
 # fork
 
 
+def test_a_complete_that_is_cut_short_wakes_who_queued_between_its_look_and_its_token(
+    spawn: Spawn,
+) -> None:
+    x = Completion("x")
+    post = x._done.post
+    waiters: list[Waiter] = []
+
+    def queue_post_and_raise() -> None:
+        waiters.append(spawn("late", x, wait_for_completion))
+        post()
+        raise KeyboardInterrupt
+
+    x._done.post = queue_post_and_raise
+    with pytest.raises(KeyboardInterrupt):
+        complete(x)
+    waiters[0].join(20)
+    assert not waiters[0].is_alive()
+    assert x.done == 0
+
+
 def in_child(function: Callable[[], bool]) -> int:
     """The exit status of a child: 0 if the function is true there; SIGALRM if it hangs."""
     child = os.fork()
