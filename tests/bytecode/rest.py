@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import signal
+import threading
 from collections.abc import Callable
 from typing import cast
 
@@ -127,6 +128,9 @@ def _schedule_timeout(self: OnCompletion) -> None:
 def _forked(self: OnCompletion) -> None:
     scheduler = ThreadScheduler()
     scheduler.current()
+    scheduler.forked()
+    scheduler.current()
+    scheduler._local = threading.local()  # as in a child that another thread forked
     scheduler.forked()
 
 

@@ -215,6 +215,9 @@ def test_qmp_pairs_replies_with_commands_among_events() -> None:
     with pytest.raises(QmpError, match="QEMU"):
         qmp.execute("three")
     ours.close()
+    for thread in threading.enumerate():
+        if thread.name == "qmp":
+            thread.join()  # it has seen the end, and is about to let go of the socket
 
 
 @pytest.mark.parametrize("serial", ["x" * 127, "a\0b"])
