@@ -105,6 +105,18 @@ def test_every_right_way_to_test_an_interruptible_wait() -> None:
                 return left
         return 0
 
+    def truth_last() -> int:
+        left = wait_for_completion_interruptible_timeout(x, LONG)
+        if left < 0:
+            return left
+        return 0 if left else -ETIMEDOUT
+
+    def truth_first() -> int:
+        left = wait_for_completion_interruptible_timeout(x, LONG)
+        if not left:
+            return -ETIMEDOUT
+        return min(left, 0)
+
     def untimed() -> int:
         status = wait_for_completion_killable(x)
         return status if status else 0
@@ -112,10 +124,10 @@ def test_every_right_way_to_test_an_interruptible_wait() -> None:
     def handed_on() -> int:
         return wait_for_completion_interruptible(x)
 
-    for way in (both, matched, untimed, handed_on):
+    for way in (both, matched, truth_last, truth_first, untimed, handed_on):
         complete(x)
         assert way() == 0
-    for way in (both, handed_on):
+    for way in (both, truth_last, truth_first, handed_on):
         signalled()
         assert way() == -ERESTARTSYS
 

@@ -124,11 +124,12 @@ class Handlers:
         section = self._lines.section(line, desc.irq, in_thread=False)
         posts = section.posts
         outer = context.CONTEXT.handler
+        result = IrqReturn.NONE
         self._evidence.cpu.sections.append(section)
         try:
             desc.runner = threading.get_ident()
             context.CONTEXT.handler = f"{line.action.name}, fired by the checker"
-            handler(line.irq, line.action.dev_id)
+            result = handler(line.irq, line.action.dev_id)
         except Exception as exc:  # noqa: BLE001 - a handler that is not ready is what we look for
             self._unready(line, exc)
         finally:
@@ -136,6 +137,12 @@ class Handlers:
             self._evidence.cpu.sections.pop()
             desc.runner = None
             desc.busy.release()
+        if result and flags & IRQF_SHARED and not posts:
+            self._add(
+                "I4", f"{line.action.name} took an interrupt for its own that was not",
+                ("the handler did not return IRQ_NONE", line.handler_place()),
+                ("it was requested", line.asked),
+            )  # fmt: skip
         for record in posts:
             if not record.kind and record.latest is not None:
                 self._add(

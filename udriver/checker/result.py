@@ -81,12 +81,8 @@ class TimeLeft(_Watched):
             self._asked_for_zero = here()
 
     def __bool__(self) -> bool:
-        if self._signals:
-            self._asked_for_sign = True  # one report is enough
-            self._wrong("tested for truth, which -ERESTARTSYS and success both are")
-        else:
-            self._fails_on_success(True)
-            self._ask_for_zero()
+        self._fails_on_success(True)
+        self._ask_for_zero()  # `not ret` is C's `!ret`: right, if < 0 is asked before it or after it
         return self._tested(int.__ne__(self, 0))
 
     def __eq__(self, other: object) -> bool:
@@ -150,7 +146,7 @@ class TimeLeft(_Watched):
     def __del__(self) -> None:
         if self._signals and self._asked_for_zero is not None and not self._asked_for_sign:
             self._call.reports.add(
-                "M6", f"{self._call.function}() tested for 0 and never for < 0, which a signal gives",
+                "M6", f"{self._call.function}() tested for 0 or for truth and never for < 0, which a signal gives",
                 ("the test", self._asked_for_zero),
                 ("the wait whose result it is", self._call.place),
             )  # fmt: skip

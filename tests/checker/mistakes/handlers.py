@@ -46,6 +46,24 @@ class I4(Case):
             generic_handle_irq(irq)
 
 
+class I4_handles_all(Case):
+    def isr(self, irq: int, dev_id: Any) -> IrqReturn:  # 1st
+        return IRQ_HANDLED
+
+    def right(self, irq: int, dev_id: Any) -> IrqReturn:
+        return IRQ_NONE
+
+    def mistake(self) -> None:
+        irq = irq_alloc_desc("adc")
+        request_irq(irq, self.isr, IRQF_SHARED, "adc", self)  # 2nd
+        free_irq(irq, self)
+        irq_free_desc(irq)
+
+    def mended(self) -> None:
+        with line(self.right, self, IRQF_SHARED):
+            pass
+
+
 class I4_not_its_own(Case):
     status = 0
 
