@@ -52,6 +52,8 @@ FOREIGN: dict[str, set[str]] = {
     "udriver.drivers": set(),
     "udriver.checker": set(),
     "udriver_hw": set(),
+    "udriver.bench.peers": {"serial", "serialx", "serial_asyncio_fast"},  # they are the peers
+    "udriver.bench.plot": {"matplotlib"},
     "udriver": {"click", "rich", "hdrh", "pytest"},
 }
 COMPOSITION_INSIDE_FUNCTIONS = {"udriver_hw"}

@@ -302,6 +302,36 @@ def soak(
 
 @cli.command()
 @click.argument("port", required=False)
+@click.option("--quick", is_flag=True, help="A few seconds, to see that it works; no figures.")
+@click.option(
+    "--plot",
+    "plot_file",
+    type=click.Path(path_type=Path, dir_okay=False, writable=True),
+    help="Draw the ratios and the growth; .svg or .png.",
+)
+@click.option(
+    "--slack",
+    type=_Seconds(1),
+    metavar="TIMES",
+    help="Fail if a ratio misses its bar by more than so many times.  [default: never]",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+def bench(
+    port: str | None, quick: bool, plot_file: Path | None, slack: float | None, as_json: bool
+) -> None:
+    """Measure the driver beside a bare write and read, and beside its peers, in turn.
+
+    \b
+    Ratios first, with the bar that each is held to. The round trips go through PORT (TX wired
+    to RX), or through a pty whose far end is another process; all else goes through ptys.
+    """
+    from udriver.cli_bench import bench_command
+
+    raise SystemExit(bench_command(port, quick, plot_file, slack, as_json))
+
+
+@cli.command()
+@click.argument("port", required=False)
 @click.option(
     "--irq",
     type=click.Choice(["signal", "select", "inline"]),

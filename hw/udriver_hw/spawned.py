@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""The loopback in a process of its own, so that the far end does not share its client's GIL."""
+"""A far end in a process of its own, so that it does not share its client's GIL."""
 
 from __future__ import annotations
 
@@ -10,18 +10,21 @@ import sys
 from pathlib import Path
 from typing import Self
 
-__all__ = ["Spawned", "spawn"]
+__all__ = ["Spawned", "spawn", "spawn_counterpart"]
 
 START_TIMEOUT = 30.0  # seconds; an interpreter takes a tenth of one
 END_TIMEOUT = 5.0
 
 
 class Spawned:
-    """A running ``python -m udriver_hw.loopback``; ends with close(), or with this process."""
+    """A running ``python -m udriver_hw.loopback``; ends with close(), or with this process.
 
-    def __init__(self, arguments: list[str]) -> None:
+    ``path`` is what it printed: a path, or several of them with a space between two.
+    """
+
+    def __init__(self, arguments: list[str], module: str = "udriver_hw.loopback") -> None:
         # -P: a user's folder may hold anything, a package of our name included
-        command = [sys.executable, "-P", "-m", "udriver_hw.loopback", *arguments]
+        command = [sys.executable, "-P", "-m", module, *arguments]
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -70,6 +73,11 @@ def spawn(*, wiring: str = "jumper", script: Path | None = None, paced: bool = F
     """Start a loopback as a child. Raises OSError if it does not come up."""
     arguments = ["--script", str(script)] if script else ["--wiring", wiring]
     return Spawned(arguments + ["--paced"] * paced)
+
+
+def spawn_counterpart(mode: str, ports: int = 1) -> Spawned:
+    """Start the far end of a measurement (see counterpart.py). Raises OSError if it does not come up."""
+    return Spawned([mode, str(ports)], "udriver_hw.counterpart")
 
 
 def _environment() -> dict[str, str]:

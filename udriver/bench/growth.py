@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: MIT
+"""Composition. How the cost grows: with the frame, and with the waiters on one completion."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import statistics
+import time
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from udriver.bench.floor import bare_trips
+from udriver.bench.rounds import Contestant, take_turns
+from udriver.bench.roundtrip import driver_trips
+from udriver.kernel.completion import Completion
+
+__all__ = ["Curve", "frame_curves", "waiter_curves"]
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """Microseconds over a number; ``exponent`` is of the power law that fits best, in log-log."""
+
+    name: str
+    over: str
+    numbers: list[int]
+    microseconds: list[float]
+
+    @property
+    def exponent(self) -> float:
+        """About 0 is constant, about 1 is linear."""
+        return statistics.linear_regression(
+            list(map(math.log, self.numbers)), list(map(math.log, self.microseconds))
+        ).slope
+
+    def as_json(self) -> dict[str, Any]:
+        """Its fields, and the fit."""
+        return {**asdict(self), "exponent": round(self.exponent, 3)}
+
+
+def frame_curves(path: str, sizes: list[int], rounds: int, count: int) -> list[Curve]:
+    """The round trip, ours and bare, over the frame's size."""
+    both: dict[str, list[float]] = {"inline": [], "bare": []}
+    for size in sizes:
+        frame = bytes(range(256)) * (size // 256) or bytes(range(size))
+        contestants = [
+            Contestant("inline", partial(driver_trips, path, frame, "inline")),
+            Contestant("bare", partial(bare_trips, path, frame)),
+        ]
+        results = take_turns(contestants, rounds, count)
+        for name, values in both.items():
+            values.append(results.value(name, 50) / 1000)
+    return [Curve(f"round trip, {name}", "bytes", sizes, values) for name, values in both.items()]
+
+
+async def _waiters(count: int) -> tuple[float, float, float]:
+    """Seconds of a complete(), of a waiter in the middle giving up, and of a complete_all()."""
+    x = Completion("bench")
+
+    async def wait() -> None:
+        await x
+
+    tasks = [asyncio.create_task(wait()) for _ in range(count)]
+    while len(x.wait_queue) < count:
+        await asyncio.sleep(0)
+    clock = time.perf_counter
+    before = clock()
+    x.complete()
+    post = clock() - before
+    await tasks[0]
+    middle = tasks[count // 2]
+    middle.cancel()
+    before = clock()
+    await asyncio.wait([middle])
+    leave = clock() - before
+    before = clock()
+    x.complete_all()
+    everybody = clock() - before
+    await asyncio.gather(*tasks, return_exceptions=True)
+    return post, leave, everybody
+
+
+def waiter_curves(counts: list[int], rounds: int) -> list[Curve]:
+    """With so many tasks of an asyncio loop waiting on one completion."""
+    names = ("complete()", "a waiter in the middle gives up", "complete_all()")
+    measured: list[tuple[float, ...]] = []
+    for count in counts:
+        runs = [asyncio.run(_waiters(count)) for _ in range(rounds)]
+        measured.append(tuple(statistics.median(run[which] for run in runs) for which in range(3)))
+    return [
+        Curve(name, "waiters", counts, [values[which] * 1e6 for values in measured])
+        for which, name in enumerate(names)
+    ]

@@ -1,0 +1,145 @@
+# SPDX-License-Identifier: MIT
+"""Composition. Many ports in one process, and what an idle one costs: wakeups and memory.
+
+Wakeups are context switches of all our threads, as /proc/self/task/*/status counts them. Cross-check:
+``strace -f -c -e trace=epoll_wait,read,ppoll,futex`` on a program that waits.
+"""
+
+from __future__ import annotations
+
+import errno
+import gc
+import os
+import resource
+import statistics
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from udriver.bench.rounds import timed
+from udriver.bench.roundtrip import FRAME
+from udriver.bench.rows import Row
+from udriver.drivers.usbserial import UsbSerial
+from udriver.kernel.completion import Completion
+
+__all__ = ["idle_rows", "many_rows"]
+
+PAGE = resource.getpagesize()
+FDS_A_PORT = 4
+SETTLE = 0.02  # s; a chip's thread that has just been started still has to go to sleep
+
+
+def _switches() -> int:
+    """How often our threads went to sleep of their own will."""
+    total = 0
+    for status in Path("/proc/self/task").glob("*/status"):
+        line = next(x for x in status.read_text().splitlines() if x.startswith("voluntary_ctxt"))
+        total += int(line.split()[1])
+    return total
+
+
+def _idle_wakeups(seconds: float) -> float:
+    """Wakeups per second while nothing arrives, but for the one that ends the measurement."""
+    end = Completion("the end of the idle time")
+    before = _switches()
+    try:
+        end.wait(seconds)
+    except TimeoutError:
+        pass
+    return max(0, _switches() - before - 1) / seconds
+
+
+def idle_rows(path: str, seconds: float) -> list[Row]:
+    """One open port, nothing comes, the main thread waits."""
+    rows = []
+    for chip in ("inline", "select", "signal"):
+        with UsbSerial.open(path, irqchip=chip):
+            _idle_wakeups(SETTLE)
+            value = _idle_wakeups(seconds)
+        rows.append(Row(f"idle, {chip}", "nothing", value, limit=0.0, ours=value, unit="wakeups/s"))
+    return rows
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+
+@contextmanager
+def _opened(paths: list[str]) -> Iterator[tuple[list[UsbSerial], float]]:
+    """The drivers, and how many bytes each has added to what is resident."""
+    gc.collect()
+    before = _resident()
+    with ExitStack() as stack:
+        drivers = [
+            stack.enter_context(UsbSerial.open(path, exclusive=len(paths) < 100)) for path in paths
+        ]
+        gc.collect()
+        yield drivers, (_resident() - before) / len(drivers)
+
+
+def many_rows(counts: list[int], frames: int, seconds: float) -> list[Row]:
+    """Frames in turn through all of so many ports, inline; each count with a far end of its own."""
+    from udriver_hw.spawned import spawn_counterpart
+
+    costs: dict[int, float] = {}
+    rows = []
+    for count in counts:
+        try:
+            with (
+                _more_fds(count * FDS_A_PORT + 100),
+                spawn_counterpart("echo", count) as device,
+                _opened(device.path.split()) as (drivers, memory),
+            ):
+                costs[count] = _cost_per_frame(drivers, frames)
+                _idle_wakeups(SETTLE)
+                wakeups = _idle_wakeups(seconds)
+        except OSError as exc:
+            note = f"{count} ports cannot be had here: {os.strerror(exc.errno or errno.EMFILE)}"
+            rows.append(Row(f"{count} ports, cost per frame", "10 ports", None, note=note))
+            continue
+        rows += _rows(count, costs, memory, wakeups)
+    return rows
+
+
+def _cost_per_frame(drivers: list[UsbSerial], frames: int) -> float:
+    """The median, in ns, of a round trip through a port that all others were used before."""
+    durations = []
+    for _ in range(max(2, frames // len(drivers))):
+        for driver in drivers:
+            durations += timed(lambda driver=driver: driver.transact(FRAME, len(FRAME), 5.0), 1)  # type: ignore[misc]
+    return statistics.median(durations)
+
+
+def _rows(count: int, costs: dict[int, float], memory: float, wakeups: float) -> list[Row]:
+    rows = []
+    if count != 10 and 10 in costs:
+        rows.append(
+            Row(
+                f"{count} ports, cost per frame",
+                "10 ports",
+                costs[count] / costs[10],
+                limit=1.5 if count == 1000 else None,
+                ours=costs[count] / 1000,
+                theirs=costs[10] / 1000,
+                unit="us",
+            )
+        )
+    if count >= 10:
+        kib = memory / 1024
+        figure = f"{count} ports, memory each"
+        rows.append(Row(figure, "nothing", kib, limit=64.0, ours=kib, unit="KiB"))
+        figure = f"{count} ports, idle"
+        rows.append(Row(figure, "nothing", wakeups, limit=0.0, ours=wakeups, unit="wakeups/s"))
+    return rows
+
+
+@contextmanager
+def _more_fds(count: int) -> Iterator[None]:
+    found, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < count:
+        raise OSError(errno.EMFILE, f"{hard} open files is the hard limit")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(found, count), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (found, hard))
