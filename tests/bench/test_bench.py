@@ -24,6 +24,7 @@ from udriver.cli_bench import _judge, bench_command
 from udriver.kernel import completion
 
 ROOT = Path(__file__).parents[2]
+ENVIRONMENT = {**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'hw'}"}
 FIGURES = {
     *(f"round trip, {chip}, p{p}" for chip, p in [("inline", 50), ("inline", 99), ("select", 50)]),
     "round trip, signal, p50",
@@ -44,7 +45,7 @@ FIGURES = {
 def quick() -> dict[str, Any]:
     result = subprocess.run(
         [sys.executable, "-m", "udriver", "bench", "--quick", "--json"],
-        env={**os.environ, "PYTHONPATH": f"{ROOT}:{ROOT / 'hw'}"},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
         timeout=50,
@@ -94,10 +95,18 @@ def test_without_matplotlib_a_plot_is_a_named_skip(
 def test_the_plot_is_drawn(tmp_path: Path) -> None:
     if why := plot.missing():
         pytest.skip(why)
-    rows = [Row("ours", "theirs", 2.0, limit=1.0), Row("not there", "theirs", None)]
     file = tmp_path / "bench.svg"
-    lines = [Curve("line", over, [1, 10], [2.0, 20.0]) for over in ("bytes", "waiters")]
-    plot.plot(file, rows, lines)
+    program = f"""
+from pathlib import Path
+from udriver.bench.growth import Curve
+from udriver.bench.plot import plot
+from udriver.bench.rows import Row
+rows = [Row("ours", "theirs", 2.0, limit=1.0), Row("not there", "theirs", None)]
+lines = [Curve("line", over, [1, 10], [2.0, 20.0]) for over in ("bytes", "waiters")]
+plot(Path({str(file)!r}), rows, lines)
+"""
+    # in a process of its own: matplotlib keeps the files of its fonts open
+    subprocess.run([sys.executable, "-c", program], env=ENVIRONMENT, check=True, timeout=50)
     assert "<svg" in file.read_text()
 
 

@@ -17,6 +17,7 @@ from udriver.console import Console
 __all__ = ["SCHEMA", "as_json", "print_table"]
 
 SCHEMA = "udriver.bench/1"
+_WIDTH = 140
 
 
 def as_json(rows: list[Row], curves: list[Curve], port: str) -> dict[str, Any]:
@@ -52,6 +53,8 @@ def print_table(rows: list[Row], curves: list[Curve]) -> None:
             row.rung,
         )
     console = Console()
+    if not console.is_terminal:
+        console.width = _WIDTH  # a log has no edge, and nine columns do not fit in 80
     console.print(table)
     for row in rows:
         if row.note:
