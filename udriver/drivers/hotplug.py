@@ -25,6 +25,7 @@ from udriver.drivers.irqchip import IRQCHIPS
 from udriver.drivers.usbserial import UsbSerial
 from udriver.errors import DeviceGone, Timeout, UDriverError
 from udriver.kernel import sched
+from udriver.kernel.annotation import completion_set_kind
 from udriver.kernel.completion import Completion
 
 __all__ = ["Follower", "Identity", "Monitor"]
@@ -134,6 +135,7 @@ class Follower:
         self._node = ""
         self._monitor: Monitor | None = None
         self._present = Completion(f"plug of {tty.device}")
+        completion_set_kind(self._present, "condition")  # driver() looks at _driver behind it
         self._closed = False
         self._changing = threading.Lock()  # the first probe is made while the monitor listens
         chip = options.get("irqchip", "inline")
