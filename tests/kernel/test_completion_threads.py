@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from udriver.kernel import sched, threads
+from udriver.kernel import completion, sched, threads
 from udriver.kernel.completion import (
     UINT_MAX,
     Completion,
@@ -1042,3 +1042,91 @@ def test_a_build_without_the_gil_is_warned_of(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sys, "abiflags", "t")
     with pytest.warns(RuntimeWarning, match="needs a Python with the GIL"):
         threads.ThreadScheduler()
+
+
+class Stop(Exception):
+    """What the handlers below raise."""
+
+
+@pytest.mark.parametrize("token", [False, True], ids=["chosen by nobody", "with the token"])
+@pytest.mark.udriver_unchecked("it cuts the core where the checker's own hooks run too")
+def test_a_second_exception_in_the_answer_to_the_first_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, token: bool
+) -> None:
+    class Cut(completion._Waiter):
+        __slots__ = ()
+
+        def take(self) -> bool:
+            if token:
+                complete(self.x)
+                assert super().take()
+            raise Stop("first")
+
+    def cut(*args: object) -> bool:
+        raise Stop("second")
+
+    monkeypatch.setattr(completion, "_Waiter", Cut)
+    monkeypatch.setattr(completion, "_stays_pending", cut)
+    x = Completion("x")
+    with pytest.raises(Stop, match="second"):
+        wait_for_completion_timeout(x, 1)
+    assert (len(x.wait_queue), x.done) == (0, int(token))
+
+
+FOUR_RAISE = """
+import os, signal, threading, time
+from udriver.kernel import completion, sched
+
+class Stop(Exception): pass
+
+raised = ghosts = 0
+over = []
+
+def handler(signum, frame):
+    global raised
+    if "udriver/kernel" in frame.f_code.co_filename:  # elsewhere it only returns, for this program's own sake
+        raised += 1
+        raise Stop(signum)
+
+signals = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+for signum in signals:
+    signal.signal(signum, handler)
+
+def send(x):
+    while not len(x.wait_queue) and not over:  # a late signal of the last round may end it first
+        time.sleep(0)
+    for signum in signals:
+        os.kill(os.getpid(), signum)
+
+def one_round():
+    global over, ghosts
+    x, over = completion.Completion("x"), []
+    sender = threading.Thread(target=send, args=(x,))
+    sender.start()
+    try:
+        completion.wait_for_completion_killable_timeout(x, sched.HZ)
+    except Stop:
+        pass
+    over.append(True)
+    sender.join()
+    ghosts += len(x.wait_queue)
+
+rounds = 0
+while rounds < 40:
+    try:
+        one_round()
+        rounds += 1
+    except Stop:  # late, and outside of any wait
+        pass
+print(raised > 40, ghosts)
+"""
+
+
+@pytest.mark.slow
+def test_four_handlers_that_raise_at_once_leave_nobody_on_the_queue() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", FOUR_RAISE],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True, text=True, timeout=50, check=False,
+    )  # fmt: skip
+    assert (result.returncode, result.stdout) == (0, "True 0\n"), result.stderr

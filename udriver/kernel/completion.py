@@ -496,6 +496,26 @@ def _sleep_on(x: Completion, timeout: int, state: int, taken: list[object]) -> i
     try:
         task.enter_wait(entered)
         return _sleep_out(waiter, scheduler, state)
+    except BaseException:
+        # Not a function of ours: a second handler may raise at its entry, and a third in what answers
+        # that. CPython looks for signals behind a call into C, never before it, so each call here
+        # is made, being the first in its block, whatever is raised meanwhile.
+        chosen = True
+        try:
+            if taken:
+                try:
+                    taken.clear()
+                finally:
+                    x._done.post()
+            elif waiter.dequeue() is not None:
+                chosen = False
+        finally:
+            if chosen and x.wait_queue.task_list and x._done.some:
+                try:
+                    x.wait_queue.swake_up_one()
+                except KeyError:
+                    pass
+        raise
     finally:
         try:
             task.leave_wait(entered)
@@ -511,7 +531,6 @@ def _sleep_out(waiter: _Waiter, scheduler: Scheduler, state: int) -> int:
         except BaseException as exc:
             # raised between two sleeps; the scheduler keeps those raised in one
             if not _stays_pending(exc, state, waiter.task):
-                waiter.abandon()
                 raise
             if waiter.taken:
                 return waiter.timeout or 1
