@@ -11,6 +11,7 @@ from rich.table import Table
 from udriver.console import Console
 from udriver.drivers.usbserial import UsbSerial
 from udriver.kernel import tracepoint
+from udriver.kernel.irq import synchronize_irq
 from udriver.target import open_target
 
 __all__ = ["trace_command"]
@@ -22,6 +23,8 @@ def trace_command(port: str | None, irq: str, frames: int, as_json: bool) -> int
         with tracepoint.recording() as events:
             for _ in range(frames):
                 driver.transact(b"0123456789abcdef", 16, timeout=1)
+            # its waiter is woken before the handler is done: on the select chip that is another thread
+            synchronize_irq(driver.irq)
         _print_json(events) if as_json else _print_table(events)
     return 0
 
