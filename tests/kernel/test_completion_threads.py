@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import inspect
 import json
 import os
@@ -1130,3 +1131,46 @@ def test_four_handlers_that_raise_at_once_leave_nobody_on_the_queue() -> None:
         capture_output=True, text=True, timeout=50, check=False,
     )  # fmt: skip
     assert (result.returncode, result.stdout) == (0, "True 0\n"), result.stderr
+
+
+def test_a_signal_that_landed_on_another_thread_is_seen_before_the_sleep(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """CPython marks only the thread it lands on; its byte is gone as if it came before the fd did."""
+    x, over = Completion("x"), threading.Lock()
+    over.acquire()
+    other = threading.Thread(target=over.acquire)
+    other.start()
+    libc = ctypes.PyDLL(None)  # keeps the GIL: with it comes the mark
+    real = threads._swap_wakeup_fd
+
+    def swap(fd: int) -> int:
+        found = real(fd)
+        if fd != -1 and not landed:
+            landed.append(libc.pthread_kill(ctypes.c_ulong(other.ident or 0), SIGUSR1))
+            task, byte = threads_main_task(), ctypes.c_char()
+            while libc.read(task.fds[1], ctypes.byref(byte), 1) != 1:
+                pass
+        return found
+
+    def nap(task: threads.ThreadTask, timeout: float | None) -> Any:
+        seen.append("sleeps")
+        complete(x)
+        return sleep(task, timeout)
+
+    landed: list[int] = []
+    seen: list[str] = []
+    sleep = threads.ThreadTask.nap
+    with handling(SIGUSR1, lambda *args: seen.append("handled")):
+        monkeypatch.setattr(threads, "_swap_wakeup_fd", swap)
+        monkeypatch.setattr(threads.ThreadTask, "nap", nap)
+        wait_for_completion(x)
+    over.release()
+    other.join()
+    assert (landed, seen[:2]) == ([0], ["handled", "sleeps"])
+
+
+def threads_main_task() -> threads.MainTask:
+    task = sched.active().current()
+    assert isinstance(task, threads.MainTask)
+    return task

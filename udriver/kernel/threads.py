@@ -7,6 +7,9 @@
    interpreter's last check and before the thread blocks would otherwise wait with it: its C
    handler has run, its Python handler would run after the sleep that it was to end.
 4. Nothing is opened before a task first sleeps.
+5. Before it blocks, the main thread asks for pending signals in so many words. To CPython before
+   3.13 a signal that lands on another thread does not mark the main one, and takes away the mark of
+   one that had: both handlers would run when the main thread next gets the GIL, after the sleep.
 
 Rejected: a lock per sleeper (``sem_wait`` has the gap of rule 3, and is slower than an eventfd
 in ping-pong); sleeping in slices of a lock (turns the gap into latency and idle wake-ups);
@@ -90,6 +93,8 @@ class ThreadTask(Task):
         return woken
 
 
+# repr() looks at the signals themselves and not at the eval breaker, without a system call
+_run_signal_handlers = partial(repr, None)
 _swap_wakeup_fd = partial(signal.set_wakeup_fd, warn_on_full_buffer=False)
 
 
@@ -156,6 +161,7 @@ class MainTask(ThreadTask):
         """
         interrupted = False
         try:
+            _run_signal_handlers()  # rule 5; what comes now is in the wakeup fd
             if idle is not None:
                 interrupted = idle.sleep(self, timeout)
             else:
@@ -197,7 +203,7 @@ def _start_anew_in_children() -> None:
 
 
 class ThreadScheduler:
-    """Tasks are threads; see the module's four rules."""
+    """Tasks are threads; see the module's rules."""
 
     idle: Idle | None = None
     """Set by the inline irqchip: a task that would sleep takes interrupts instead."""
