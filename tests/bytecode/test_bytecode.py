@@ -36,6 +36,7 @@ NESTED = [
     "disable_irq, enable_irq, oneshot",
     "kfifo: in_bytes",
 ]
+ASLEEP = "wait_for_completion that sleeps"
 KERNEL = ["completion", "irq", "kfifo", "other"]
 
 
@@ -48,6 +49,7 @@ def swept(groups: Sequence[str], only: Sequence[str] = (), *, stride: int, pairs
 
 
 kernel = functools.cache(lambda: swept(KERNEL, stride=251))
+asleep = functools.cache(lambda: swept(KERNEL, [ASLEEP], stride=1))
 nested = functools.cache(lambda: swept(KERNEL, NESTED, stride=97, pairs=1, timers=1))
 broken = functools.cache(lambda: swept(["broken"], stride=1))
 driver = functools.cache(lambda: swept(["driver"], DRIVER, stride=1, driver_stride=251, timers=1))
@@ -69,6 +71,14 @@ def test_nothing_goes_wrong_in_the_kernel(way: str) -> None:
     assert bad(kernel()) == []
     assert kinds(kernel(), way).keys() == {"cases"}
     assert kinds(kernel(), way)["cases"] > 300
+
+
+@pytest.mark.slow
+def test_a_wait_may_be_interrupted_at_each_of_its_bytecodes() -> None:
+    """All of them here, where the others are sampled."""
+    assert bad(asleep()) == []
+    ops = 4
+    assert kinds(asleep(), "pend")["cases"] > 0.9 * ops * asleep()[0]["points"]
 
 
 @pytest.mark.slow

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs a signal handler at every bytecode boundary of the completion core, one fork for each.
+"""Runs a signal handler that raises at every bytecode boundary of the completion core, a fork for each.
 
 A program of its own, so that what is forked is small and has one thread:
 
@@ -7,7 +7,7 @@ A program of its own, so that what is forked is small and has one thread:
 
 A scenario is a class: ``act`` is traced, ``handle`` is the signal handler, ``check`` says what is
 wrong afterwards, if anything. A child that hangs is ended by SIGALRM and counts as a deadlock.
-A handler that returns is run at every boundary. One that raises is run at those where CPython looks
+One that returns is the business of tests/bytecode. One that raises is run where CPython looks
 for signals (after a call, at the start of a frame, at a jump back), which are those where it can.
 """
 
@@ -31,12 +31,9 @@ from udriver.kernel.completion import (
     Completion,
     complete,
     complete_all,
-    completion_done,
     try_wait_for_completion,
     wait_for_completion,
     wait_for_completion_interruptible,
-    wait_for_completion_io_timeout,
-    wait_for_completion_killable_timeout,
     wait_for_completion_timeout,
 )
 
@@ -138,80 +135,6 @@ def spin(condition: Callable[[], object], seconds: float = SETTLE_S) -> bool:
 # complete() and friends, interrupted by a handler that returns
 
 
-class CompleteInComplete(Scenario):
-    act = Scenario.post
-    handle = Scenario.post
-
-    def check(self) -> str:
-        return "" if self.x.done == 2 else f"done is {self.x.done}, not 2"
-
-
-class CompleteInCompleteWithWaiters(CompleteInComplete):
-    def __init__(self) -> None:
-        super().__init__()
-        for name in "abc":
-            self.waiter(name)
-
-    def check(self) -> str:
-        if not spin(lambda: len(self.ended) == 2):
-            return f"ended: {self.ended}; {self.x!r}"
-        waiting = [task.comm for task in self.x.wait_queue]
-        rest = f"ended: {self.ended}, waiting: {waiting}, done: {self.x.done}"
-        return "" if "c" not in self.ended and self.x.done == 0 else rest
-
-
-class CompleteAllInComplete(CompleteInComplete):
-    def __init__(self) -> None:
-        super().__init__()
-        self.waiter("a")
-        self.waiter("b")
-
-    def handle(self) -> None:
-        complete_all(self.x)
-
-    def check(self) -> str:
-        if self.x.done != UINT_MAX:
-            return f"done is {self.x.done}"
-        return "" if spin(lambda: len(self.ended) == 2) else f"lost wake-up: {self.x!r}"
-
-
-class CompleteInCompleteAll(CompleteAllInComplete):
-    def act(self) -> None:
-        complete_all(self.x)
-
-    handle = Scenario.post
-
-
-class CompleteAllInCompleteAll(CompleteInCompleteAll):
-    def handle(self) -> None:
-        complete_all(self.x)
-
-
-class CompleteInTry(Scenario):
-    def act(self) -> None:
-        self.took.append(try_wait_for_completion(self.x))
-
-    handle = Scenario.post
-
-    def check(self) -> str:
-        total = sum(self.took) + self.x.done
-        return "" if total == 1 else f"took {self.took}, done {self.x.done}"
-
-
-class TryInTry(CompleteInTry):
-    def __init__(self) -> None:
-        super().__init__()
-        self.post()
-
-    def handle(self) -> None:
-        self.took.append(try_wait_for_completion(self.x))
-
-
-class CompleteInDone(CompleteInTry):
-    def act(self) -> None:
-        completion_done(self.x)
-
-
 # a wait, interrupted by a handler that returns
 
 
@@ -251,50 +174,6 @@ class WaitScenario(Scenario):
         if task.pending:
             left.append(f"pending={task.pending}")
         return f"left behind: {left}" if left else ""
-
-
-class CompleteInFastWait(WaitScenario):
-    def __init__(self) -> None:
-        super().__init__()
-        self.post()
-
-    handle = Scenario.post
-
-
-class TryInFastWait(CompleteInFastWait):
-    def act(self) -> None:
-        self.took.append(wait_for_completion_timeout(self.x, 3) > 0)
-
-    def handle(self) -> None:
-        self.took.append(try_wait_for_completion(self.x))
-
-
-class CompleteInWait(WaitScenario):
-    """Nobody else completes: also the stall between the last look and the blocking call."""
-
-    handler_only = True
-    handle = Scenario.post
-
-
-class CompleteInPythonicWait(CompleteInWait):
-    wait = staticmethod(Completion.wait)
-
-
-class CompleteInWaitWithPoster(WaitScenario):
-    handle = Scenario.post
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.poster()
-
-    wait = staticmethod(lambda x: wait_for_completion_io_timeout(x, 60_000))
-
-
-class CompleteInExpiringWait(WaitScenario):
-    handle = Scenario.post
-
-    def act(self) -> None:
-        self.took.append(wait_for_completion_killable_timeout(self.x, 1) > 0)
 
 
 class SignalInInterruptibleWait(WaitScenario):
