@@ -640,8 +640,8 @@ class CtrlC:
 def cut(nth: int, call: Callable[[], object]) -> str:
     """Run ``call`` with a Ctrl-C at the n-th place; where that was, or "" behind the last."""
     finger = CtrlC(nth)
-    sys.settrace(finger)
     try:
+        sys.settrace(finger)  # inside: an interrupt's handler may be cut before the call begins
         call()
     except KeyboardInterrupt:
         pass
