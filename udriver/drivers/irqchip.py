@@ -44,7 +44,7 @@ from typing import Any
 from udriver.errors import UDriverError
 from udriver.kernel import sched
 from udriver.kernel.irq import generic_handle_irq, irq_alloc_desc, irq_free_desc
-from udriver.kernel.threads import MainTask, ThreadScheduler, ThreadTask
+from udriver.kernel.threads import MainTask, Ready, ThreadScheduler, ThreadTask
 
 __all__ = ["IN", "IRQCHIPS", "OUT", "FdIrqChip", "InlineChip", "SelectChip", "SignalChip"]
 
@@ -283,7 +283,7 @@ class InlineChip(_EpollChip):
         self._sitting = ()
         self._seat.release()
 
-    def sleep(self, task: ThreadTask, timeout: float | None) -> bool:
+    def sleep(self, task: ThreadTask, timeout: float | None) -> Ready:
         """Sleep as the leader if there is none, else as a follower."""
         self._followers[task] = None  # before the try, so that a leader that leaves sees us
         seat: list[bool] = []
@@ -302,13 +302,13 @@ class InlineChip(_EpollChip):
         finally:
             self._followers.pop(task, None)
 
-    def _lead(self, task: ThreadTask, timeout: float | None) -> bool:
+    def _lead(self, task: ThreadTask, timeout: float | None) -> Ready:
         self._followers.pop(task, None)
         if self._sitter is None or self._sitter() is not task:
             self._sit(task)
-        ready = self._epoll.poll(timeout)
-        self._raise(item for item in ready if item[0] not in task.fds)
-        return bool(ready)
+        ready = task.block(self._epoll, timeout)
+        self._raise(ready)  # the task's own fds are no source's
+        return ready
 
     def _sit(self, task: ThreadTask) -> None:
         for fd in self._sitting:

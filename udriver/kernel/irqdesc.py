@@ -52,6 +52,7 @@ class IrqReturn(IntFlag):
 IRQ_NONE = IrqReturn.NONE
 IRQ_HANDLED = IrqReturn.HANDLED
 IRQ_WAKE_THREAD = IrqReturn.WAKE_THREAD
+_WAKE_THREAD = int(IRQ_WAKE_THREAD)
 
 IRQF_SHARED = 0x00000080
 IRQF_ONESHOT = 0x00002000
@@ -130,6 +131,10 @@ class IrqAction:
     raised: int = 0  # by the handler
     served: int = 0  # by the thread
     masked: bool = False  # IRQF_ONESHOT: the line is off until the thread is done
+    where: str = ""  # for messages
+
+    def __post_init__(self) -> None:
+        self.where = f"{getattr(self.handler, '__name__', 'handler')} of {self.name}"
 
 
 class IrqDesc:
@@ -270,7 +275,7 @@ def _run_while_pending(desc: IrqDesc) -> None:
 
 def _handle_irq_event(desc: IrqDesc) -> None:
     desc.count += 1  # first, as kstat_incr_irqs_this_cpu(): a run that is cut short counts too
-    result = IRQ_NONE
+    result = 0  # an int: the operators of an IntFlag take a microsecond each
     for action in desc.actions:
         result |= _handle_action(desc, action)
     if not result:
@@ -278,26 +283,25 @@ def _handle_irq_event(desc: IrqDesc) -> None:
     _note_interrupt(desc, result)
 
 
-def _handle_action(desc: IrqDesc, action: IrqAction) -> IrqReturn:
-    where = f"{getattr(action.handler, '__name__', 'handler')} of {action.name}"
+def _handle_action(desc: IrqDesc, action: IrqAction) -> int:
     trace = tracepoint.ring
     if trace is not None:
         trace("irq_handler_entry", action.name, desc.irq)
-    result = IRQ_WAKE_THREAD
+    result = _WAKE_THREAD
     if action.handler is not None:
         outer = CONTEXT.handler
         try:
-            CONTEXT.handler = where
-            result = IrqReturn(action.handler(desc.irq, action.dev_id))
+            CONTEXT.handler = action.where
+            result = int(IrqReturn(action.handler(desc.irq, action.dev_id)))
             action.reported = False
         except Exception as exc:  # noqa: BLE001 - see rule 3
-            report_exception(desc, action, exc, where)
-            result = IRQ_NONE
+            report_exception(desc, action, exc, action.where)
+            result = 0
         finally:
             CONTEXT.handler = outer  # see hardirq_exit()
     if trace is not None:
-        trace("irq_handler_exit", action.name, result.name)
-    if result & IRQ_WAKE_THREAD:
+        trace("irq_handler_exit", action.name, IrqReturn(result).name)
+    if result & _WAKE_THREAD:
         _wake_thread(desc, action)
     return result
 
@@ -321,7 +325,7 @@ def report_exception(desc: IrqDesc, action: IrqAction, exc: BaseException, where
         pass
 
 
-def _note_interrupt(desc: IrqDesc, result: IrqReturn) -> None:
+def _note_interrupt(desc: IrqDesc, result: int) -> None:
     desc.recent += 1
     if not result:
         desc.recent_unhandled += 1
