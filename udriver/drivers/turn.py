@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from udriver.kernel.completion import Completion, complete
+from udriver.kernel.context import might_sleep
 
 if TYPE_CHECKING:
     from udriver.drivers.usbserial import UsbSerial
@@ -30,7 +31,9 @@ def in_turn(
     try:
         try:
             driver.inside[id(taken)] = threading.get_ident()
-            driver.sleep_on(turn, deadline, what, None, taken)
+            might_sleep(what)
+            if not turn.try_wait_into(taken):  # nearly always: a wait would be a third of the call
+                driver.sleep_on(turn, deadline, what, None, taken)
             return body()
         finally:
             _leave(driver, turn, taken)
