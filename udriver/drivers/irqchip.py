@@ -288,19 +288,21 @@ class InlineChip(_EpollChip):
         self._followers[task] = None  # before the try, so that a leader that leaves sees us
         seat: list[bool] = []
         try:
-            # take and remember in one C call: a signal handler may raise between any two
-            seat.extend(map(self._seat.acquire, (False,)))
-            if seat[0] and self._sources:
-                return self._lead(task, timeout)
-        finally:
-            if seat and seat[0]:
-                self._seat.release()
-                self._followers.pop(task, None)
-                self._wake_follower()
-        try:
-            return task.nap(timeout)
-        finally:
-            self._followers.pop(task, None)
+            try:
+                try:
+                    # take and remember in one C call: a signal handler may raise between any two
+                    seat.extend(map(self._seat.acquire, (False,)))
+                    if seat[0] and self._sources:
+                        return self._lead(task, timeout)
+                finally:
+                    if seat and seat[0]:
+                        self._seat.release()
+                return task.nap(timeout)
+            finally:
+                self._hand_on(task)
+        except BaseException:
+            self._hand_on(task)  # if a signal handler raised before it was done; twice does no harm
+            raise
 
     def _lead(self, task: ThreadTask, timeout: float | None) -> Ready:
         self._followers.pop(task, None)
@@ -322,10 +324,16 @@ class InlineChip(_EpollChip):
             _epoll_set(self._epoll, fd, select.EPOLLIN)
         self._sitter = weakref.ref(task)
 
-    def _wake_follower(self) -> None:
-        for task in tuple(self._followers):
-            task.wake()
-            return
+    def _hand_on(self, task: ThreadTask) -> None:
+        """``task`` goes: wake another to lead, if nobody does.
+
+        A follower, too: it may have been woken to lead, and have its token since, and go for good.
+        """
+        self._followers.pop(task, None)
+        if self._followers and not self._seat.locked():
+            for follower in tuple(self._followers):
+                follower.wake()
+                return
 
 
 class SignalChip(FdIrqChip):
