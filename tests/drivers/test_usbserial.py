@@ -676,7 +676,7 @@ def usable_after_any_cut(path: str, irq: str) -> Iterator[str]:
                 if not works(driver, nth):
                     yield f"place {nth}, in {where}"
                     break
-    assert nth > 50
+    assert nth > 30
 
 
 @pytest.mark.skipif(
