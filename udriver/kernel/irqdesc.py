@@ -265,7 +265,8 @@ def _run_while_pending(desc: IrqDesc) -> None:
                 desc.runner = None
                 try:
                     desc.busy.release()
-                    wake_idle_waiters(desc)
+                    if desc.idle_waiters:
+                        wake_idle_waiters(desc)
                 except (
                     BaseException
                 ):  # a signal handler's, after the release: CPython looks behind it
@@ -278,9 +279,12 @@ def _handle_irq_event(desc: IrqDesc) -> None:
     result = 0  # an int: the operators of an IntFlag take a microsecond each
     for action in desc.actions:
         result |= _handle_action(desc, action)
+    desc.recent += 1
     if not result:
         desc.spurious += 1
-    _note_interrupt(desc, result)
+        desc.recent_unhandled += 1
+    if desc.recent >= NOBODY_CARED_OF:
+        _judge(desc)
 
 
 def _handle_action(desc: IrqDesc, action: IrqAction) -> int:
@@ -292,7 +296,9 @@ def _handle_action(desc: IrqDesc, action: IrqAction) -> int:
         outer = CONTEXT.handler
         try:
             CONTEXT.handler = action.where
-            result = int(IrqReturn(action.handler(desc.irq, action.dev_id)))
+            returned = action.handler(desc.irq, action.dev_id)
+            # IrqReturn() takes as long as the rest of this function
+            result = int(returned if type(returned) is IrqReturn else IrqReturn(returned))
             action.reported = False
         except Exception as exc:  # noqa: BLE001 - see rule 3
             report_exception(desc, action, exc, action.where)
@@ -325,12 +331,7 @@ def report_exception(desc: IrqDesc, action: IrqAction, exc: BaseException, where
         pass
 
 
-def _note_interrupt(desc: IrqDesc, result: int) -> None:
-    desc.recent += 1
-    if not result:
-        desc.recent_unhandled += 1
-    if desc.recent < NOBODY_CARED_OF:
-        return
+def _judge(desc: IrqDesc) -> None:
     unhandled, desc.recent, desc.recent_unhandled = desc.recent_unhandled, 0, 0
     if unhandled > NOBODY_CARED:
         desc.disables.append(None)
