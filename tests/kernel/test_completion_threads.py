@@ -789,15 +789,15 @@ def test_a_complete_that_is_cut_short_wakes_who_queued_between_its_look_and_its_
     spawn: Spawn,
 ) -> None:
     x = Completion("x")
-    post = x._done.post
+    append = x._done.append
     waiters: list[Waiter] = []
 
-    def queue_post_and_raise() -> None:
+    def queue_post_and_raise(token: None) -> None:
         waiters.append(spawn("late", x, wait_for_completion))
-        post()
+        append(token)
         raise KeyboardInterrupt
 
-    x._done.post = queue_post_and_raise
+    x._done.append = queue_post_and_raise
     with pytest.raises(KeyboardInterrupt):
         complete(x)
     waiters[0].join(20)
