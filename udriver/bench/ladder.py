@@ -3,12 +3,15 @@
 
 Each rung is a program of a few lines, without a class of ours until its own layer comes: what it takes
 more than the one before it is what CPython asks for that layer. The rungs take turns in one run; a
-figure is the median over the rounds of (rung / bare).
+figure is the median over the rounds of (rung / its floor in the same round).
 
 The way without a sleep is what ``transact()`` takes when the answer is there by the time it looks,
 which on a pty is nearly always: the far end often runs on the CPU that wrote, inside the write. The
 way with one is what it takes on an adapter, whose answer is a millisecond away. It cannot be left
 out: a blocking read(2), as the floor's, can be ended by no complete(), no unplug and no deadline.
+
+With a second thread the floor is what people write by hand. Each call that lets go of the GIL, a sleep or
+a wake-up of a sleeper, is a chance for the other thread to take it, and then it is waited for.
 """
 
 from __future__ import annotations
@@ -16,16 +19,18 @@ from __future__ import annotations
 import os
 import select
 import signal
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 
-from udriver.bench.floor import bare_fd, bare_trips
+from udriver.bench.floor import bare_fd, bare_trips, select_thread_trips
 from udriver.bench.rounds import Block, Contestant, take_turns, timed
-from udriver.bench.roundtrip import FRAME, driver_trips
+from udriver.bench.roundtrip import BY_HAND, FRAME, driver_trips
 from udriver.bench.rows import Row
 from udriver.drivers.turn import in_turn
 from udriver.drivers.usbserial import UsbSerial
+from udriver.kernel.completion import Completion
 from udriver.kernel.irq import (
     IRQ_HANDLED,
     IrqReturn,
@@ -40,6 +45,8 @@ from udriver.kernel.kfifo import Kfifo
 __all__ = ["ladder_rows"]
 
 Take = Callable[[], bytes]
+Ends = tuple[Callable[[], object], Callable[[], object]]
+"""How the one thread tells, and how the other waits."""
 
 
 @contextmanager
@@ -131,10 +138,7 @@ def _interrupt(path: str, driver: UsbSerial | None = None) -> Iterator[Block]:
         stack.callback(irq_free_desc, irq)
         request_irq(irq, isr, 0, "ladder", fifo)
         stack.callback(free_irq, irq, fifo)
-        ready = epoll.poll
-
-        def write() -> None:
-            os.write(fd, FRAME)
+        ready, write = epoll.poll, partial(os.write, fd, FRAME)
 
         def read() -> bytes:
             while fifo.in_ - fifo.out < len(FRAME):
@@ -165,37 +169,86 @@ def _turns(path: str) -> Iterator[Block]:
         os.close(near)
 
 
-WAYS: dict[str, dict[str, Callable[[str], AbstractContextManager[Block]]]] = {
-    "sleeps": {"epoll": _epoll, "wakeup fd": _wakeup_fd},
-    "looks": {
-        "a look first": _look,
-        "kfifo": partial(_look, drain=_ring),
-        "interrupt": _interrupt,
-        "turns": _turns,
-    },
+@contextmanager
+def _thread(path: str, ends: Callable[[], Ends]) -> Iterator[Block]:
+    """A second thread reads and tells us, which we wait for: with select(), this is what BY_HAND is."""
+    tell, wait = ends()
+    with _nonblocking(path) as (fd, epoll), ExitStack() as stack:
+        stop = os.eventfd(0, os.EFD_CLOEXEC)
+        stack.callback(os.close, stop)
+        epoll.register(stop, select.EPOLLIN)
+        received = bytearray()
+
+        def receive() -> None:
+            while all(ready != stop for ready, _ in epoll.poll()):
+                received.extend(os.read(fd, 4096))
+                if len(received) >= len(FRAME):
+                    tell()
+
+        def trip() -> None:
+            os.write(fd, FRAME)
+            wait()
+            received.clear()
+
+        thread = threading.Thread(target=receive, name="ladder", daemon=True)
+        thread.start()
+        stack.callback(thread.join)
+        stack.callback(os.eventfd_write, stop, 1)
+        yield partial(timed, trip)
+
+
+def _event() -> Ends:
+    event = threading.Event()
+
+    def wait() -> None:
+        event.wait()
+        event.clear()
+
+    return event.set, wait
+
+
+def _completion(timeout: float | None) -> Ends:
+    x = Completion("ladder")
+    return x.complete, partial(x.wait, timeout)
+
+
+Way = dict[str, Callable[[str], AbstractContextManager[Block]]]
+ALONE: Way = {
+    "sleeps: epoll": _epoll,
+    "sleeps: and the wakeup fd": _wakeup_fd,
+    "looks": _look,
+    "looks: and a kfifo": partial(_look, drain=_ring),
+    "looks: and an interrupt": _interrupt,
+    "looks: and turns": _turns,
+    "the driver, inline": partial(driver_trips, frame=FRAME, irqchip="inline"),
+}
+THREAD: Way = {
+    "thread: epoll, Event": partial(_thread, ends=_event),
+    "thread: a completion": partial(_thread, ends=partial(_completion, None)),
+    "thread: and a deadline": partial(_thread, ends=partial(_completion, 5.0)),
+    "the driver, select": partial(driver_trips, frame=FRAME, irqchip="select"),
+}
+FLOORS: Way = {
+    "bare": partial(bare_trips, frame=FRAME),
+    BY_HAND: partial(select_thread_trips, frame=FRAME),
 }
 
 
 def ladder_rows(path: str, rung: str, rounds: int, count: int) -> list[Row]:
-    """A row a rung, each against a bare write and read; ``path`` has an echo behind it."""
-    rungs = {
-        f"{way}: {name}": trips for way, names in WAYS.items() for name, trips in names.items()
-    }
-    contestants = [
-        Contestant("bare", partial(bare_trips, path, FRAME)),
-        *(Contestant(name, partial(trips, path)) for name, trips in rungs.items()),
-        Contestant("the driver", partial(driver_trips, path, FRAME, "inline")),
-    ]
+    """A row a rung, against the floor of its kind; ``path`` has an echo behind it."""
+    everybody = {**FLOORS, **ALONE, **THREAD}
+    contestants = [Contestant(name, partial(trips, path)) for name, trips in everybody.items()]
     results = take_turns(contestants, rounds, count)
     return [
         Row(
-            f"ladder, {contestant.name}, p50",
-            "bare",
-            results.ratio(contestant.name, "bare", 50),
-            ours=results.value(contestant.name, 50) / 1000,
-            theirs=results.value("bare", 50) / 1000,
+            f"ladder, {name}, p50",
+            floor,
+            results.ratio(name, floor, 50),
+            ours=results.value(name, 50) / 1000,
+            theirs=results.value(floor, 50) / 1000,
             unit="us",
             rung=rung,
         )
-        for contestant in contestants[1:]
+        for floor, way in zip(FLOORS, (ALONE, THREAD), strict=True)
+        for name in way
     ]
