@@ -53,9 +53,8 @@ __all__ = ["Stats", "UsbSerial"]
 MODEM_WINDOW = 0.005  # seconds between two looks at the modem lines
 GONE = select.EPOLLHUP | select.EPOLLERR
 RX = IN | GONE
-MORE = (
-    2048  # bytes, half a tty's buffer: after a read of so many there is more, if there is a stream
-)
+# half a tty's buffer: behind a read of so many bytes there is more, if a stream is coming
+MORE = 2048
 MOST_READS = 64  # in one interrupt, as NAPI's weight: the chip's other lines wait meanwhile
 OnFull = Literal["throttle", "drop"]
 
