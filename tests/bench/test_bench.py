@@ -34,7 +34,7 @@ FIGURES = {
     "stream, inline, CPU per MB",
     "complete() + try, uncontended",
     "ping-pong, two threads",
-    "10 ports, memory each",
+    "10 ports, memory each beyond the kfifo",
     "10 ports, idle",
     "interrupt latency, signal, main thread burns, p99",
     "interrupt latency, signal, another thread burns, p99",

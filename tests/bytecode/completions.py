@@ -75,6 +75,12 @@ def _into(self: OnCompletion) -> None:
     self.x.put_back(taken)
 
 
+def _try_into(self: OnCompletion) -> None:
+    taken: list[object] = []
+    if self.x.try_wait_into(taken):
+        self.x.put_back(taken)
+
+
 def _awaited(self: OnCompletion) -> None:
     async def main() -> None:
         # gives the loop a wakeup fd: without one a signal that comes just before it blocks is
@@ -170,6 +176,7 @@ def _programs() -> Iterator[type[Program]]:
     for base in (OnCompletion, WithToken):
         kind = " with a token" if base is WithToken else ""
         yield program(base, "try_wait_for_completion" + kind, _try)
+        yield program(base, "Completion.try_wait_into, put_back" + kind, _try_into)
         yield program(base, "completion_done" + kind, lambda self: c.completion_done(self.x))
     for base in (Forgetting, ForgettingWithToken):
         kind = " with a token" if base is ForgettingWithToken else ""

@@ -500,6 +500,32 @@ def test_inline_a_follower_whose_event_came_leaves_the_leader_leading(
     assert (leader.result, follower.result, line.threads) == (True, True, ["wait"])
 
 
+def test_inline_a_follower_that_is_to_lead_and_goes_hands_it_on(
+    on: Callable[[str], Line], other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One interrupt ends the leader's wait and the first follower's, and a second one sleeps on."""
+    line = on("inline")
+    second = Line(IRQCHIPS["inline"], "second")
+    firsts = Completion("the first follower's")
+    drain = line.drain
+    monkeypatch.setattr(line, "drain", lambda: (drain(), firsts.complete()))
+    chip: Any = IRQCHIPS["inline"]
+    leader = other(line.event.wait, 15)
+    while not (chip._seat.locked() and asleep(line.event)()):
+        os.sched_yield()
+    followers = []
+    for event in (firsts, second.event):
+        followers.append(other(event.wait, 15))
+        while len(chip._followers) < len(followers):
+            os.sched_yield()
+    line.send(b"x")
+    assert (leader.end(), followers[0].end()) == (True, True)
+    second.send(b"y")
+    assert followers[1].end() is True
+    assert second.threads == ["wait"]
+    second.close()
+
+
 def test_inline_refuses_a_scheduler_without_threads() -> None:
     far, fd = os.openpty()
     with sched.using(object()), pytest.raises(UDriverError, match="select irqchip"):  # type: ignore[type-var,arg-type]

@@ -6,8 +6,8 @@ learn nor change anything that another task sees without asking, and the places 
 the places where interleaving matters: the set of scheduling points is complete by construction.
 What stays outside is private to a task; see PRIVATE in test_points.py.
 
-Not in the seam's place: :class:`udriver.kernel.threads.ThreadScheduler` itself. Its wake-up is an
-eventfd, here a flag that stays up until a sleep takes it, and a sleep may end late for a timer.
+Not in the seam's place: :class:`udriver.kernel.threads.ThreadScheduler` itself. Its wake-up is a
+store or an eventfd, here a flag that stays up until a sleep takes it, and a sleep may end late for a timer.
 """
 
 from __future__ import annotations

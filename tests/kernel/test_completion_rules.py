@@ -445,6 +445,17 @@ def test_wait_into_says_whose_the_token_is(cpu: Any) -> None:
     assert (len(taken) > 0, x.done) == (True, 0)
 
 
+def test_try_wait_into_says_whose_the_token_is() -> None:
+    x = Completion("x")
+    taken: list[object] = []
+    assert (x.try_wait_into(taken), taken) == (False, [])
+    complete(x)
+    assert x.try_wait_into(taken) is True
+    assert (len(taken) > 0, x.done) == (True, 0)
+    x.put_back(taken)
+    assert (taken, x.done) == ([], 1)
+
+
 @pytest.mark.udriver_allow("M24")
 def test_try_wait_takes_one_token() -> None:
     x = with_done(2)

@@ -8,6 +8,7 @@ import ctypes
 import inspect
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -788,15 +789,15 @@ def test_a_complete_that_is_cut_short_wakes_who_queued_between_its_look_and_its_
     spawn: Spawn,
 ) -> None:
     x = Completion("x")
-    post = x._done.post
+    append = x._done.append
     waiters: list[Waiter] = []
 
-    def queue_post_and_raise() -> None:
+    def queue_post_and_raise(token: None) -> None:
         waiters.append(spawn("late", x, wait_for_completion))
-        post()
+        append(token)
         raise KeyboardInterrupt
 
-    x._done.post = queue_post_and_raise
+    x._done.append = queue_post_and_raise
     with pytest.raises(KeyboardInterrupt):
         complete(x)
     waiters[0].join(20)
@@ -1174,3 +1175,64 @@ def threads_main_task() -> threads.MainTask:
     task = sched.active().current()
     assert isinstance(task, threads.MainTask)
     return task
+
+
+def test_a_task_that_runs_is_woken_without_a_system_call_and_sleeps_not() -> None:
+    scheduler = sched.active()
+    task = scheduler.current()
+    assert isinstance(task, threads.ThreadTask)
+    task.nap(0)  # takes what an earlier wait left
+    scheduler.wake_up_process(task)
+    eventfd = select.poll()
+    eventfd.register(task.fds[0], select.POLLIN)
+    assert eventfd.poll(0) == []  # nothing was written
+    assert scheduler.schedule_timeout(20 * sched.HZ) > 0  # the wake was not lost
+    assert not task.nap(0)  # and is one
+
+
+def test_a_wake_between_the_look_and_the_sleep_is_written_not_stored() -> None:
+    task = sched.active().current()
+    assert isinstance(task, threads.ThreadTask)
+    task.nap(0)
+    with in_sleep_poll(task, lambda: sched.active().wake_up_process(task)):
+        assert task.nap(20) == [(task.fds[0], select.EPOLLIN)]
+    assert not task.woken
+    os.eventfd_read(task.fds[0])
+
+
+def test_a_wait_on_top_of_a_sleep_leaves_it_to_be_woken_by_a_write() -> None:
+    """Its wake went to the eventfd before and must do so after: the one below does not look again."""
+    task = sched.active().current()
+    assert isinstance(task, threads.ThreadTask)
+    task.nap(0)
+
+    def wait_and_wake() -> None:
+        task.nap(0)
+        sched.active().wake_up_process(task)
+
+    with in_sleep_poll(task, wait_and_wake):
+        assert task.nap(20) == [(task.fds[0], select.EPOLLIN)]
+    os.eventfd_read(task.fds[0])
+
+
+class LastMoment:
+    """An epoll set that does something just before it blocks, as a signal handler does."""
+
+    def __init__(self, poll: Any, action: Callable[[], object]) -> None:
+        self._real, self._action = poll, [action]
+
+    def poll(self, timeout: float | None) -> Any:
+        if self._action:
+            self._action.pop()()
+        return self._real.poll(timeout)
+
+
+@contextmanager
+def in_sleep_poll(task: threads.ThreadTask, action: Callable[[], object]) -> Iterator[None]:
+    """Let ``action`` come between the task's last look and its sleep."""
+    real = task._poll
+    task._poll = LastMoment(real, action)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        task._poll = real

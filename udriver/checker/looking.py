@@ -31,6 +31,7 @@ class Looking:
         done: Any = Completion.done
         return {
             completion.try_wait_for_completion: self.try_wait,
+            Completion.try_wait_into: self.try_wait_into,
             completion.completion_done: self.completion_done,
             done.fget: self.read_done,
         }
@@ -50,6 +51,10 @@ class Looking:
         if found:
             record.last = record.polled = None
         return found
+
+    def try_wait_into(self, original: Hook, x: Completion, taken: list[object]) -> bool:
+        """The same."""
+        return self.try_wait(lambda x: original(x, taken), x)
 
     def completion_done(self, original: Hook, x: Completion) -> bool:
         """Remembered if it says yes, for what is made of that (M23)."""

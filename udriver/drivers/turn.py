@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from threading import get_ident
+from typing import TYPE_CHECKING, TypeVar, TypeVarTuple
 
 from udriver.kernel.completion import Completion, complete
+from udriver.kernel.context import might_sleep
 
 if TYPE_CHECKING:
     from udriver.drivers.usbserial import UsbSerial
@@ -15,10 +16,16 @@ if TYPE_CHECKING:
 __all__ = ["in_turn"]
 
 T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
 
 
 def in_turn(
-    driver: UsbSerial, turn: Completion, deadline: float | None, what: str, body: Callable[[], T]
+    driver: UsbSerial,
+    turn: Completion,
+    deadline: float | None,
+    what: str,
+    body: Callable[[*Ts], T],
+    *args: *Ts,
 ) -> T:
     """Call ``body`` while no other call has ``turn``, a completion with one token.
 
@@ -29,9 +36,11 @@ def in_turn(
     taken: list[object] = []
     try:
         try:
-            driver.inside[id(taken)] = threading.get_ident()
-            driver.sleep_on(turn, deadline, what, None, taken)
-            return body()
+            driver.inside[id(taken)] = get_ident()
+            might_sleep(what)
+            if not turn.try_wait_into(taken):  # nearly always: a wait would be a third of the call
+                driver.sleep_on(turn, deadline, what, None, taken)
+            return body(*args)
         finally:
             _leave(driver, turn, taken)
     except BaseException:
@@ -42,5 +51,5 @@ def in_turn(
 def _leave(driver: UsbSerial, turn: Completion, taken: list[object]) -> None:
     turn.put_back(taken)
     driver.inside.pop(id(taken), None)
-    if driver.gone:
+    if driver._gone is not None:
         complete(driver.quiet)

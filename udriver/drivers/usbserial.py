@@ -52,6 +52,10 @@ __all__ = ["Stats", "UsbSerial"]
 
 MODEM_WINDOW = 0.005  # seconds between two looks at the modem lines
 GONE = select.EPOLLHUP | select.EPOLLERR
+RX = IN | GONE
+# half a tty's buffer: behind a read of so many bytes there is more, if a stream is coming
+MORE = 2048
+MOST_READS = 64  # in one interrupt, as NAPI's weight: the chip's other lines wait meanwhile
 OnFull = Literal["throttle", "drop"]
 
 
@@ -217,13 +221,14 @@ class UsbSerial:
             self._tx_on = False
             self._set_interest()
             complete(self.tx_room)
-        if status & (IN | GONE):
+        if status & RX:
             self._drain(bool(status & GONE))
-            if len(self.fifo) and not completion_done(self.rx_ready):
+            if self.fifo.in_ != self.fifo.out and not completion_done(self.rx_ready):
                 complete(self.rx_ready)
         return IRQ_HANDLED
 
     def _drain(self, hung_up: bool) -> None:
+        reads = 0
         while self._gone is None:
             room = self.fifo.dma_in_prepare()
             if not room and not self._drop:
@@ -233,7 +238,6 @@ class UsbSerial:
                     return
                 continue
             segments = room or [self._scratch]
-            asked = sum(map(len, segments))
             count: list[int] = []
             try:
                 # read and remember in one C call: a signal handler may raise between any two
@@ -245,16 +249,25 @@ class UsbSerial:
                 return
             finally:
                 if count:
-                    self._account(count[0], dropped=not room)
-            if count[0] == 0:  # VMIN is 1, so nothing to read would be EAGAIN
+                    self._account(count[0], room)
+            got = count[0]
+            if not got:  # VMIN is 1, so nothing to read would be EAGAIN
                 self._hangup("hung up")
-            elif count[0] < asked and not hung_up:
-                return  # drained: what comes now raises the line again, one read(2) less
+            reads += 1
+            # drained: what comes now raises the line again. Not looked for after a small read: EAGAIN
+            # costs more than the read itself. After a big one the tty, which holds 4095 bytes, is full
+            # again by then if a stream is ahead of us.
+            if (
+                not hung_up
+                and (got < MORE or reads >= MOST_READS)
+                and got < sum(map(len, segments))
+            ):
+                return
 
-    def _account(self, count: int, *, dropped: bool) -> None:
+    def _account(self, count: int, room: list[memoryview]) -> None:
         self._received += count
         self._drains += 1
-        if dropped:
+        if not room:
             self._dropped += count
             return
         self.fifo.dma_in_finish(count)
@@ -306,11 +319,23 @@ class UsbSerial:
         _checked(size)
         deadline = _deadline(timeout)
 
-        def body() -> bytes:
-            self._wait_for_bytes(min(1, size), deadline, timeout)
-            return self._take(size)
+        return in_turn(
+            self,
+            self._read_turn,
+            deadline,
+            "read",
+            self._read_some,
+            min(1, size),
+            size,
+            deadline,
+            timeout,
+        )
 
-        return in_turn(self, self._read_turn, deadline, "read", body)
+    def _read_some(
+        self, least: int, most: int, deadline: float | None, timeout: float | None
+    ) -> bytes:
+        self._wait_for_bytes(least, deadline, timeout)
+        return self._take(most)
 
     def readexactly(self, size: int, timeout: float | None = None) -> bytes:
         """Exactly ``size`` bytes; when they do not come, nothing that did is lost.
@@ -320,14 +345,12 @@ class UsbSerial:
         """
         _checked(size)
         deadline = _deadline(timeout)
-
-        def body() -> bytes:
-            if size <= self.fifo.size:
-                self._wait_for_bytes(size, deadline, timeout)
-                return self._take(size)
-            return self._read_long(size, deadline, timeout)
-
-        return in_turn(self, self._read_turn, deadline, "read", body)
+        turn = self._read_turn
+        if size <= self.fifo.size:
+            return in_turn(
+                self, turn, deadline, "read", self._read_some, size, size, deadline, timeout
+            )
+        return in_turn(self, turn, deadline, "read", self._read_long, size, deadline, timeout)
 
     def _read_long(self, size: int, deadline: float | None, timeout: float | None) -> bytes:
         data = bytearray()
@@ -360,20 +383,22 @@ class UsbSerial:
         """Hand all of ``data`` to the tty; give its length. Timeout.transferred: how far it got."""
         deadline = _deadline(timeout)
         view = memoryview(data)
+        return in_turn(
+            self, self._write_turn, deadline, "write", self._write_all, view, deadline, timeout
+        )
 
-        def body() -> int:
-            sent = 0
-            while sent < len(view):
-                count = self._write_some(view[sent:])
-                sent += count
-                self._written += count
-                if sent < len(view):
-                    self._wait_for_room(deadline, timeout, sent)
-            if tracepoint.ring is not None:
-                tracepoint.ring("tty_write", self.port.name, sent)
-            return sent
-
-        return in_turn(self, self._write_turn, deadline, "write", body)
+    def _write_all(self, view: memoryview, deadline: float | None, timeout: float | None) -> int:
+        size = len(view)
+        sent = 0
+        while sent < size:
+            count = self._write_some(view[sent:] if sent else view)
+            sent += count
+            self._written += count
+            if sent < size:
+                self._wait_for_room(deadline, timeout, sent)
+        if tracepoint.ring is not None:
+            tracepoint.ring("tty_write", self.port.name, sent)
+        return sent
 
     def transact(self, data: bytes, size: int, timeout: float | None = None) -> bytes:
         """Write ``data``, then read exactly ``size`` bytes of answer, both within ``timeout``."""
@@ -484,13 +509,14 @@ class UsbSerial:
             ) from None
 
     def _wait_for_bytes(self, count: int, deadline: float | None, timeout: float | None) -> None:
-        while len(self.fifo) < count:
+        fifo = self.fifo
+        while fifo.in_ - fifo.out < count:
             if self._gone is not None:
                 raise self._loss()
             if not self._rx_on:
                 self._unthrottle()  # less than half is free, but this reader needs more to come
             self.chip.resample(self.irq)
-            if len(self.fifo) >= count:
+            if fifo.in_ - fifo.out >= count:
                 return
             self.sleep_on(self.rx_ready, deadline, "read", timeout)
 

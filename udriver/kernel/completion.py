@@ -91,15 +91,17 @@ _ULONG = 2**64
 class _Done:
     """The counter: ``post`` adds a token, ``take`` removes one or raises IndexError; both in C.
 
-    ``some`` is true while there is a token to take.
+    ``append(None)`` is ``post()`` without the partial, which takes a sixth of complete(). ``some`` is
+    true while there is a token to take.
     """
 
-    __slots__ = ("post", "some", "take", "value")
+    __slots__ = ("append", "post", "some", "take", "value")
 
     def __init__(self) -> None:
         tokens: deque[None] = deque(maxlen=UINT_MAX)
         self.some: Any = tokens
         self.value: Callable[[], int] = tokens.__len__
+        self.append: Callable[[None], object] = tokens.append
         self.post: Callable[[], object] = partial(tokens.append, None)
         self.take: Callable[[], object] = tokens.pop
 
@@ -112,7 +114,7 @@ class _DoneForGood(_Done):
     def __init__(self) -> None:
         self.some = True
         self.value = partial(int, UINT_MAX)
-        self.post = self.take = bool  # a C call that does nothing
+        self.append = self.post = self.take = bool  # a C call that does nothing
 
 
 class _DoneByHand(_Done):
@@ -131,12 +133,12 @@ class _DoneByHand(_Done):
         # the written ones first; the second iterator is endless and raises IndexError when empty
         self.take = partial(next, chain(written, iter(posted.pop, self)))
 
-        def post() -> None:
-            posted.append(None)
+        def append(token: None = None) -> None:
+            posted.append(token)
             if self.value() >= UINT_MAX:
                 x._done = _DONE_FOR_GOOD
 
-        self.post = post
+        self.append = self.post = append
 
 
 _DONE_FOR_GOOD = _DoneForGood()
@@ -228,6 +230,21 @@ class Completion:
         if left == 0:
             raise TimeoutError(f"{self.name} was not completed within {timeout} s")
         raise InterruptedError(f"the wait for {self.name} was killed by a signal")
+
+    def try_wait_into(self, taken: list[object]) -> bool:
+        """try_wait_for_completion(), with ``taken`` as in wait_into(): not empty once it is ours.
+
+        Context: Any context.
+        """
+        done = self._done
+        if not done.some:
+            return False
+        try:
+            # take and remember in one C call
+            taken.extend(map(call, (done.take,)))
+        except IndexError:
+            return False  # somebody was faster
+        return True
 
     def put_back(self, taken: list[object]) -> None:
         """Give back what wait_into() noted in ``taken``, and empty it. May be called twice.
@@ -360,7 +377,7 @@ def complete(x: Completion) -> None:
             pass  # the last waiter left meanwhile; the token is posted
     else:
         try:
-            x._done.post()
+            x._done.append(None)
         finally:  # a waiter may have queued between the test and the token
             if queue.task_list and x._done.some:
                 try:

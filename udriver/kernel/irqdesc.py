@@ -52,6 +52,7 @@ class IrqReturn(IntFlag):
 IRQ_NONE = IrqReturn.NONE
 IRQ_HANDLED = IrqReturn.HANDLED
 IRQ_WAKE_THREAD = IrqReturn.WAKE_THREAD
+_WAKE_THREAD = int(IRQ_WAKE_THREAD)
 
 IRQF_SHARED = 0x00000080
 IRQF_ONESHOT = 0x00002000
@@ -130,6 +131,10 @@ class IrqAction:
     raised: int = 0  # by the handler
     served: int = 0  # by the thread
     masked: bool = False  # IRQF_ONESHOT: the line is off until the thread is done
+    where: str = ""  # for messages
+
+    def __post_init__(self) -> None:
+        self.where = f"{getattr(self.handler, '__name__', 'handler')} of {self.name}"
 
 
 class IrqDesc:
@@ -260,7 +265,8 @@ def _run_while_pending(desc: IrqDesc) -> None:
                 desc.runner = None
                 try:
                     desc.busy.release()
-                    wake_idle_waiters(desc)
+                    if desc.idle_waiters:
+                        wake_idle_waiters(desc)
                 except (
                     BaseException
                 ):  # a signal handler's, after the release: CPython looks behind it
@@ -270,34 +276,38 @@ def _run_while_pending(desc: IrqDesc) -> None:
 
 def _handle_irq_event(desc: IrqDesc) -> None:
     desc.count += 1  # first, as kstat_incr_irqs_this_cpu(): a run that is cut short counts too
-    result = IRQ_NONE
+    result = 0  # an int: the operators of an IntFlag take a microsecond each
     for action in desc.actions:
         result |= _handle_action(desc, action)
+    desc.recent += 1
     if not result:
         desc.spurious += 1
-    _note_interrupt(desc, result)
+        desc.recent_unhandled += 1
+    if desc.recent >= NOBODY_CARED_OF:
+        _judge(desc)
 
 
-def _handle_action(desc: IrqDesc, action: IrqAction) -> IrqReturn:
-    where = f"{getattr(action.handler, '__name__', 'handler')} of {action.name}"
+def _handle_action(desc: IrqDesc, action: IrqAction) -> int:
     trace = tracepoint.ring
     if trace is not None:
         trace("irq_handler_entry", action.name, desc.irq)
-    result = IRQ_WAKE_THREAD
+    result = _WAKE_THREAD
     if action.handler is not None:
         outer = CONTEXT.handler
         try:
-            CONTEXT.handler = where
-            result = IrqReturn(action.handler(desc.irq, action.dev_id))
+            CONTEXT.handler = action.where
+            returned = action.handler(desc.irq, action.dev_id)
+            # IrqReturn() takes as long as the rest of this function
+            result = int(returned if type(returned) is IrqReturn else IrqReturn(returned))
             action.reported = False
         except Exception as exc:  # noqa: BLE001 - see rule 3
-            report_exception(desc, action, exc, where)
-            result = IRQ_NONE
+            report_exception(desc, action, exc, action.where)
+            result = 0
         finally:
             CONTEXT.handler = outer  # see hardirq_exit()
     if trace is not None:
-        trace("irq_handler_exit", action.name, result.name)
-    if result & IRQ_WAKE_THREAD:
+        trace("irq_handler_exit", action.name, IrqReturn(result).name)
+    if result & _WAKE_THREAD:
         _wake_thread(desc, action)
     return result
 
@@ -321,12 +331,7 @@ def report_exception(desc: IrqDesc, action: IrqAction, exc: BaseException, where
         pass
 
 
-def _note_interrupt(desc: IrqDesc, result: IrqReturn) -> None:
-    desc.recent += 1
-    if not result:
-        desc.recent_unhandled += 1
-    if desc.recent < NOBODY_CARED_OF:
-        return
+def _judge(desc: IrqDesc) -> None:
     unhandled, desc.recent, desc.recent_unhandled = desc.recent_unhandled, 0, 0
     if unhandled > NOBODY_CARED:
         desc.disables.append(None)

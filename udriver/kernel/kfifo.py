@@ -62,14 +62,15 @@ class Kfifo:
 
         Context: Any context.
         """
-        free = self.avail
+        size = self._mask + 1
+        free = size - (self.in_ - self.out)
         if not free:
             return []
         start = self.in_ & self._mask
-        tail = self._mask + 1 - start
-        if free <= tail:
-            return [self._ring[start : start + free]]
-        return [self._ring[start:], self._ring[: free - tail]]
+        end = start + free
+        if end <= size:
+            return [self._ring[start:end]]
+        return [self._ring[start:], self._ring[: end - size]]
 
     def dma_in_finish(self, count: int) -> None:
         """``count`` bytes of the prepared segments were filled.
@@ -77,7 +78,8 @@ class Kfifo:
         Context: Any context.
         """
         self.in_ += count
-        self.high_water = max(self.high_water, self.in_ - self.out)
+        filled = self.in_ - self.out
+        self.high_water = max(self.high_water, filled)
 
     def in_bytes(self, data: bytes | bytearray | memoryview) -> int:
         """Put bytes in (``kfifo_in``); give how many fitted.
@@ -104,8 +106,8 @@ class Kfifo:
         start = self.out & self._mask
         end = start + count
         if end <= self._mask + 1:
-            return bytes(self._ring[start:end])
-        return bytes(self._ring[start:]) + bytes(self._ring[: end & self._mask])
+            return self._ring[start:end].tobytes()
+        return b"".join((self._ring[start:], self._ring[: end & self._mask]))
 
     def out_bytes(self, count: int) -> bytes:
         """Take up to ``count`` bytes out (``kfifo_out``).
