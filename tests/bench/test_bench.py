@@ -20,7 +20,7 @@ from udriver.bench.peers import NEEDS, PEERS, missing
 from udriver.bench.rounds import Contestant, take_turns
 from udriver.bench.rows import Row
 from udriver.cli import Status
-from udriver.cli_bench import _judge, bench_command
+from udriver.cli_bench import Wishes, _judge, bench_command
 from udriver.kernel import completion
 
 ROOT = Path(__file__).parents[2]
@@ -74,6 +74,7 @@ def test_every_figure_is_there_with_its_peer_and_finite(quick: dict[str, Any]) -
 def test_the_growth_is_there(quick: dict[str, Any]) -> None:
     curves = {curve["name"]: curve for curve in quick["curves"]}
     assert {"round trip, inline", "round trip, bare", "complete()", "complete_all()"} <= set(curves)
+    assert {"frame, inline", "frame, bare", "a waiter in the middle times out"} <= set(curves)
     assert all(min(curve["microseconds"]) > 0 for curve in curves.values())
 
 
@@ -87,7 +88,7 @@ def test_without_matplotlib_a_plot_is_a_named_skip(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert bench_command(None, True, Path("x.svg"), None, False) == Status.SKIPPED
+    assert bench_command(None, Wishes(quick=True, plot_file=Path("x.svg"))) == Status.SKIPPED
     assert "pip install 'udriver[bench]'" in capsys.readouterr().err
 
 
@@ -165,3 +166,12 @@ def test_a_curve_knows_how_it_grows(power: int) -> None:
     numbers = [10, 100, 1000]
     curve = Curve("y", "x", numbers, [3.0 * n**power for n in numbers])
     assert curve.exponent == pytest.approx(power, abs=1e-6)
+    assert curve.error == pytest.approx(0, abs=1e-6)
+
+
+def test_a_curve_knows_how_badly_it_fits() -> None:
+    """By hand: in decades x is 0, 1, 2 and y is 0, 1, 0; the residuals' squares sum to 2/3."""
+    curve = Curve("y", "x", [1, 10, 100], [1.0, 10.0, 1.0])
+    assert curve.exponent == pytest.approx(0, abs=1e-9)
+    assert curve.error == pytest.approx(math.sqrt(2 / 3 / 1 / 2))
+    assert math.isnan(Curve("y", "x", [1, 10], [1.0, 2.0]).error)

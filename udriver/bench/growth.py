@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import statistics
 import time
@@ -19,6 +20,9 @@ from udriver.kernel.completion import Completion
 __all__ = ["Curve", "frame_curves", "waiter_curves"]
 
 
+FEW = 8  # times a round, of each; all of them together are fewer than the fewest waiters
+
+
 @dataclass(frozen=True, slots=True)
 class Curve:
     """Microseconds over a number; ``exponent`` is of the power law that fits best, in log-log."""
@@ -31,13 +35,27 @@ class Curve:
     @property
     def exponent(self) -> float:
         """About 0 is constant, about 1 is linear."""
-        return statistics.linear_regression(
-            list(map(math.log, self.numbers)), list(map(math.log, self.microseconds))
-        ).slope
+        return self._fit()[0]
+
+    @property
+    def error(self) -> float:
+        """The standard error of the exponent, by how far the points lie off the line; nan for two."""
+        return self._fit()[1]
+
+    def _fit(self) -> tuple[float, float]:
+        x, y = [list(map(math.log, values)) for values in (self.numbers, self.microseconds)]
+        line = statistics.linear_regression(x, y)
+        off = sum((b - line.intercept - line.slope * a) ** 2 for a, b in zip(x, y, strict=True))
+        mean = statistics.fmean(x)
+        spread = sum((a - mean) ** 2 for a in x)
+        if len(x) < 3:
+            return line.slope, math.nan
+        return line.slope, math.sqrt(off / (len(x) - 2) / spread)
 
     def as_json(self) -> dict[str, Any]:
-        """Its fields, and the fit."""
-        return {**asdict(self), "exponent": round(self.exponent, 3)}
+        """Its fields, and the fit; an error that two points do not give is null."""
+        error = None if math.isnan(self.error) else round(self.error, 3)
+        return {**asdict(self), "exponent": round(self.exponent, 3), "error": error}
 
 
 def frame_curves(path: str, sizes: list[int], rounds: int, count: int) -> list[Curve]:
@@ -65,26 +83,35 @@ async def _waiters(count: int) -> tuple[float, float, float]:
     tasks = [asyncio.create_task(wait()) for _ in range(count)]
     while len(x.wait_queue) < count:
         await asyncio.sleep(0)
+    gc.collect()
+    gc.disable()  # as timeit does: a collection is as long as the heap is large
     clock = time.perf_counter
-    before = clock()
-    x.complete()
-    post = clock() - before
-    await tasks[0]
-    middle = tasks[count // 2]
-    middle.cancel()
-    before = clock()
-    await asyncio.wait([middle])
-    leave = clock() - before
+    posts, leaves = [], []
+    for head in range(FEW):
+        before = clock()
+        x.complete()
+        posts.append(clock() - before)
+        await tasks[head]
+        middle = tasks[count // 2 + head]
+        middle.cancel()  # what asyncio.timeout() does when the time is up
+        before = clock()
+        await asyncio.wait([middle])
+        leaves.append(clock() - before)
     before = clock()
     x.complete_all()
     everybody = clock() - before
+    gc.enable()
     await asyncio.gather(*tasks, return_exceptions=True)
-    return post, leave, everybody
+    return (
+        statistics.median(posts),
+        statistics.median(leaves),
+        everybody / (count - 2 * FEW) * count,
+    )
 
 
 def waiter_curves(counts: list[int], rounds: int) -> list[Curve]:
     """With so many tasks of an asyncio loop waiting on one completion."""
-    names = ("complete()", "a waiter in the middle gives up", "complete_all()")
+    names = ("complete()", "a waiter in the middle times out", "complete_all()")
     measured: list[tuple[float, ...]] = []
     for count in counts:
         runs = [asyncio.run(_waiters(count)) for _ in range(rounds)]
