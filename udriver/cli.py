@@ -316,6 +316,17 @@ def soak(
     help="Fail if a ratio misses its bar by more than so many times.  [default: never]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How often everybody has a turn.  [default: 15, with --quick 2]",
+)
+@click.option(
+    "--known",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="With --slack: a file of --json; what was missed in it is measured from there.",
+)
 @click.option("--runs", type=click.IntRange(1, 20), default=1, help="So often; say who is ahead.")
 @click.option(
     "--compare",
@@ -341,6 +352,8 @@ def bench(
     compare: tuple[Path, ...],
     budget: bool,
     before: Path | None,
+    rounds: int | None,
+    known: Path | None,
 ) -> None:
     """Measure the driver beside a bare write and read, and beside its peers, in turn.
 
@@ -356,7 +369,8 @@ def bench(
         raise SystemExit(budget_command(before, quick, as_json))
     from udriver.cli_bench import Wishes, bench_command
 
-    raise SystemExit(bench_command(port, Wishes(quick, plot_file, slack, as_json, runs, compare)))
+    wishes = Wishes(quick, plot_file, slack, as_json, runs, compare, rounds, known)
+    raise SystemExit(bench_command(port, wishes))
 
 
 @cli.command()

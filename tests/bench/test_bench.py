@@ -103,7 +103,7 @@ from udriver.bench.growth import Curve
 from udriver.bench.plot import plot
 from udriver.bench.rows import Row
 rows = [Row("ours", "theirs", 2.0, limit=1.0), Row("not there", "theirs", None)]
-lines = [Curve("line", over, [1, 10], [2.0, 20.0]) for over in ("bytes", "waiters")]
+lines = [Curve("line", over, [1, 10], [2.0, 20.0]) for over in ("bytes", "ports", "waiters")]
 plot(Path({str(file)!r}), rows, lines)
 """
     # in a process of its own: matplotlib keeps the files of its fonts open
@@ -127,6 +127,25 @@ def test_slack_fails_on_ratios_only_beyond_it(capsys: pytest.CaptureFixture[str]
     assert _judge(rows, 2.0) == Status.OK
     assert _judge(rows, 1.9) == Status.FAILED
     assert "a / b" in capsys.readouterr().err
+
+
+def test_slack_is_from_what_is_known_to_be_reached_where_that_misses_the_bar() -> None:
+    def row(value: float) -> Row:
+        return Row("a", "b", value, "<=", 1.5)
+
+    assert _judge([row(3.3)], 2.0) == Status.FAILED
+    assert _judge([row(3.3)], 2.0, [row(3.0)]) == Status.OK
+    assert _judge([row(6.1)], 2.0, [row(3.0)]) == Status.FAILED
+    assert _judge([row(3.3)], 2.0, [row(0.1)]) == Status.FAILED  # better than the bar is no new bar
+
+
+def test_a_count_that_is_to_be_0_may_be_so_many() -> None:
+    assert _judge([Row("idle", "nothing", 2.0, "<=", 0.0)], 2.0) == Status.OK
+    assert _judge([Row("idle", "nothing", 2.5, "<=", 0.0)], 2.0) == Status.FAILED
+
+
+def test_a_p99_is_told_and_not_judged() -> None:
+    assert _judge([Row("round trip, p99", "bare", 90.0, "<=", 1.5)], 2.0) == Status.OK
 
 
 def test_everybody_takes_turns_and_the_first_one_changes() -> None:
@@ -167,6 +186,7 @@ def test_a_curve_knows_how_it_grows(power: int) -> None:
     curve = Curve("y", "x", numbers, [3.0 * n**power for n in numbers])
     assert curve.exponent == pytest.approx(power, abs=1e-6)
     assert curve.error == pytest.approx(0, abs=1e-6)
+    assert curve.fitted() == pytest.approx(curve.microseconds)
 
 
 def test_a_curve_knows_how_badly_it_fits() -> None:

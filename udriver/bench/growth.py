@@ -42,15 +42,21 @@ class Curve:
         """The standard error of the exponent, by how far the points lie off the line; nan for two."""
         return self._fit()[1]
 
-    def _fit(self) -> tuple[float, float]:
+    def fitted(self) -> list[float]:
+        """The power law, at each of the numbers."""
+        slope, _, intercept = self._fit()
+        return [math.exp(intercept) * number**slope for number in self.numbers]
+
+    def _fit(self) -> tuple[float, float, float]:
+        """Slope, its error, intercept; natural logarithms."""
         x, y = [list(map(math.log, values)) for values in (self.numbers, self.microseconds)]
         line = statistics.linear_regression(x, y)
         off = sum((b - line.intercept - line.slope * a) ** 2 for a, b in zip(x, y, strict=True))
         mean = statistics.fmean(x)
         spread = sum((a - mean) ** 2 for a in x)
         if len(x) < 3:
-            return line.slope, math.nan
-        return line.slope, math.sqrt(off / (len(x) - 2) / spread)
+            return line.slope, math.nan, line.intercept
+        return line.slope, math.sqrt(off / (len(x) - 2) / spread), line.intercept
 
     def as_json(self) -> dict[str, Any]:
         """Its fields, and the fit; an error that two points do not give is null."""
