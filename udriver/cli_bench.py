@@ -13,7 +13,7 @@ from udriver.bench import plot
 from udriver.bench.budget import take_stock
 from udriver.bench.checks import check_rows
 from udriver.bench.completions import completion_rows
-from udriver.bench.growth import frame_curves, waiter_curves
+from udriver.bench.growth import frame_curves, growth_rows, waiter_curves
 from udriver.bench.interrupt import interrupt_rows
 from udriver.bench.ladder import ladder_rows
 from udriver.bench.ports import idle_rows, many_rows
@@ -150,6 +150,7 @@ def _measure(port: str | None, effort: _Effort) -> tuple[Run, str]:
         _note("interrupt latency, on a pty")
         rows += interrupt_rows(device.path, effort.stamps)
     curves += growing + waiter_curves(list(effort.waiters), effort.rungs)
+    rows += growth_rows(curves)
     rows += rungs
     return (_explain(rows, effort.counted), curves), target.path
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from udriver.bench import checks, plot
-from udriver.bench.growth import Curve
+from udriver.bench.growth import Curve, growth_rows
 from udriver.bench.peers import NEEDS, PEERS, missing
 from udriver.bench.rounds import Contestant, take_turns
 from udriver.bench.rows import Row
@@ -187,6 +187,21 @@ def test_a_curve_knows_how_it_grows(power: int) -> None:
     assert curve.exponent == pytest.approx(power, abs=1e-6)
     assert curve.error == pytest.approx(0, abs=1e-6)
     assert curve.fitted() == pytest.approx(curve.microseconds)
+
+
+def test_a_quadratic_complete_all_misses_its_bar() -> None:
+    def curve(name: str, power: float) -> Curve:
+        return Curve(name, "waiters", [10, 100, 1000], [10.0**power, 100.0**power, 1000.0**power])
+
+    laws = [
+        ("complete_all()", 1.0),
+        ("complete_all()", 2.0),
+        ("complete()", 0.0),
+        ("complete()", 1.0),
+    ]
+    rows = growth_rows([curve(name, power) for name, power in laws])
+    assert [row.met for row in rows] == [True, False, True, False]
+    assert growth_rows([Curve("complete()", "waiters", [10, 100], [1.0, 9.0])]) == []
 
 
 def test_a_curve_knows_how_badly_it_fits() -> None:

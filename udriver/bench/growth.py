@@ -15,9 +15,10 @@ from typing import Any
 from udriver.bench.floor import bare_trips
 from udriver.bench.rounds import Contestant, take_turns
 from udriver.bench.roundtrip import driver_trips
+from udriver.bench.rows import Row
 from udriver.kernel.completion import Completion
 
-__all__ = ["Curve", "frame_curves", "waiter_curves"]
+__all__ = ["Curve", "frame_curves", "growth_rows", "waiter_curves"]
 
 
 FEW = 8  # times a round, of each; all of them together are fewer than the fewest waiters
@@ -125,4 +126,33 @@ def waiter_curves(counts: list[int], rounds: int) -> list[Curve]:
     return [
         Curve(name, "waiters", counts, [values[which] * 1e6 for values in measured])
         for which, name in enumerate(names)
+    ]
+
+
+LAWS = {
+    "complete()": (0.0, "constant"),
+    "a waiter in the middle times out": (0.0, "constant"),
+    "complete_all()": (1.0, "linear"),
+}
+ROOM = 0.2  # in the exponent: caches are one reason that no line is straight
+
+
+def growth_rows(curves: list[Curve]) -> list[Row]:
+    """What the exponents of the waiters' curves may be; nothing of a fit through two points."""
+    return [
+        Row(
+            f"{curve.name}, exponent",
+            LAWS[curve.name][1],
+            curve.exponent,
+            limit=LAWS[curve.name][0] + ROOM,
+            ours=curve.exponent,
+            unit=f"+- {curve.error:.2f}",
+            reason="by its points: "
+            + ", ".join(
+                f"{us:.3g} us at {number}"
+                for number, us in zip(curve.numbers, curve.microseconds, strict=True)
+            ),
+        )
+        for curve in curves
+        if curve.name in LAWS and not math.isnan(curve.error)
     ]
