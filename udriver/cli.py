@@ -366,7 +366,7 @@ def bench(
     if budget:
         from udriver.bench.budget_table import budget_command
 
-        raise SystemExit(budget_command(before, quick, as_json))
+        raise SystemExit(budget_command(before, quick, as_json, next(iter(compare), None)))
     from udriver.cli_bench import Wishes, bench_command
 
     wishes = Wishes(quick, plot_file, slack, as_json, runs, compare, rounds, known)

@@ -42,7 +42,7 @@ class _Effort:
     stamps: int
     sizes: tuple[int, ...]
     waiters: tuple[int, ...]
-    rungs: int
+    fits: int
     counted: int
 
 
@@ -56,7 +56,7 @@ FULL = _Effort(
     stamps=200,
     sizes=(1, 4, 16, 64, 256, 1024, 4096),
     waiters=(100, 300, 1000, 3000, 10_000),
-    rungs=5,
+    fits=5,
     counted=100,
 )
 QUICK = _Effort(
@@ -69,7 +69,7 @@ QUICK = _Effort(
     stamps=10,
     sizes=(1, 256),
     waiters=(100, 300),
-    rungs=2,
+    fits=2,
     counted=0,
 )
 
@@ -107,7 +107,7 @@ def bench_command(port: str | None, wishes: Wishes) -> int:
     else:
         effort = QUICK if wishes.quick else FULL
         if wishes.rounds is not None:
-            effort = replace(effort, rounds=wishes.rounds, rungs=min(wishes.rounds, effort.rungs))
+            effort = replace(effort, rounds=wishes.rounds, fits=min(wishes.rounds, effort.fits))
         runs = []
         for _ in range(wishes.runs):
             run, chosen = _measure(port, effort)
@@ -133,11 +133,11 @@ def _measure(port: str | None, effort: _Effort) -> tuple[Run, str]:
         _note(f"round trips on {target.path}, everybody in turn")
         rows += roundtrip_rows(target.path, target.rung, effort.rounds, effort.trips)
         rows += check_rows(target.path, target.rung, effort.rounds, effort.trips)
-        rungs = ladder_rows(target.path, target.rung, effort.rungs, effort.trips)
+        rungs = ladder_rows(target.path, target.rung, effort.rounds, effort.trips)
         _note("idle")
         rows += idle_rows(target.path, effort.idle)
         _note("growth")
-        curves = frame_curves(target.path, list(effort.sizes), effort.rungs, effort.trips // 2)
+        curves = frame_curves(target.path, list(effort.sizes), effort.fits, effort.trips // 2)
     with spawn_counterpart("flood") as device:
         _note("streams, on a pty")
         rows += stream_rows(device.path, effort.rounds, effort.stream)
@@ -149,7 +149,7 @@ def _measure(port: str | None, effort: _Effort) -> tuple[Run, str]:
     with spawn_counterpart("stamps") as device:
         _note("interrupt latency, on a pty")
         rows += interrupt_rows(device.path, effort.stamps)
-    curves += growing + waiter_curves(list(effort.waiters), effort.rungs)
+    curves += growing + waiter_curves(list(effort.waiters), effort.fits)
     rows += growth_rows(curves)
     rows += rungs
     return (_explain(rows, effort.counted), curves), target.path

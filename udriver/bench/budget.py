@@ -55,8 +55,11 @@ class Budget:
         return self.plain.get("user_us", 0.0) + self.plain.get("system_us", 0.0)
 
     def as_json(self) -> dict[str, Any]:
-        """Its fields."""
-        return asdict(self)
+        """Its fields; what happens less than once in ten round trips is nobody's way."""
+        fields = asdict(self)
+        for name in ("syscalls", "signals", "bytecodes", "locks"):
+            fields[name] = {key: round(n, 2) for key, n in fields[name].items() if n >= 0.1}
+        return fields
 
 
 def missing() -> str | None:

@@ -14,31 +14,53 @@ from rich.table import Table
 from udriver import __version__
 from udriver.bench import budget
 from udriver.bench.budget import Budget, idle_calls, take_stock
+from udriver.bench.report import log_console
 from udriver.bench.roundtrip import CHIPS
-from udriver.console import Console
+from udriver.errors import UDriverError
 
 __all__ = ["SCHEMA", "budget_command"]
 
 SCHEMA = "udriver.budget/1"
 FEW, MANY = 10, 100  # round trips
 FUNCTIONS = 12  # that are told of each irqchip
-_WIDTH = 150
 
 
-def budget_command(before: Path | None, quick: bool, as_object: bool) -> int:
-    """Count, and print; ``before`` is another checkout of udriver, counted with the same tool."""
+def budget_command(
+    before: Path | None, quick: bool, as_object: bool, counted: Path | None = None
+) -> int:
+    """Count, and print; ``before`` is another checkout of udriver, counted with the same tool.
+
+    ``counted`` is a file of --json that takes the place of counting. Raises UDriverError for another.
+    """
+    report = _read(counted) if counted is not None else _take(before, quick)
+    if as_object:
+        print(json.dumps(report), flush=True)
+    else:
+        _print(
+            [Budget(**each) for each in report["budget"]],
+            [Budget(**each) for each in report["before"]],
+            report["idle_system_calls"],
+        )
+    return 0
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        report = json.loads(file.read_text())
+    except ValueError:
+        report = None
+    if not isinstance(report, dict) or report.get("schema") != SCHEMA:
+        raise UDriverError(f"{file} is not of {SCHEMA}; `udriver bench --budget --json` makes one")
+    return report
+
+
+def _take(before: Path | None, quick: bool) -> dict[str, Any]:
     if why := budget.missing():
         print(f"udriver: {why}", file=sys.stderr)
     count = FEW if quick else MANY
-    who = ["bare", *CHIPS] if quick else budget.contestants()
-    after = take_stock(count, None, who)
+    after = take_stock(count, None, ["bare", *CHIPS] if quick else budget.contestants())
     earlier = take_stock(count, before, list(CHIPS)) if before is not None else []
-    idle = _idle()
-    if as_object:
-        print(json.dumps(_as_json(after, earlier, idle)), flush=True)
-    else:
-        _print(after, earlier, idle)
-    return 0
+    return _as_json(after, earlier, _idle())
 
 
 def _idle() -> dict[str, int]:
@@ -65,30 +87,48 @@ def _as_json(after: list[Budget], before: list[Budget], idle: dict[str, int]) ->
 
 
 def _print(after: list[Budget], before: list[Budget], idle: dict[str, int]) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDTH
+    console, box = log_console()
     earlier = {(each.who, each.answer): each for each in before}
     for answer in budget.ANSWERS:
         table = Table(
             "", "system calls", "which", "signals", "sleeps", "bytecodes", "locks", "CPU us",
-            title=f"one round trip of 16 bytes, the answer {answer}",
+            box=box,
         )  # fmt: skip
         for column in (1, 3, 4, 5, 6, 7):
             table.columns[column].justify = "right"
         for each in after:
             if each.answer == answer:
                 table.add_row(*_cells(each, earlier.get((each.who, answer))))
+        console.print(
+            f"One round trip of 16 bytes, the answer {answer}:\n", highlight=False, markup=False
+        )
         console.print(table)
+        console.print()
     for chip, calls in idle.items():
-        console.print(f"idle, {chip}: {calls} system calls in 0.7 s", highlight=False)
-    for each in after:
-        if each.who in CHIPS and each.answer == "late":
-            console.print(f"\nbytecodes of {each.who}, the answer late:", highlight=False)
-            for name, number in list(each.bytecodes.items())[:FUNCTIONS]:
-                console.print(f"{number:7.0f}  {name}", highlight=False)
+        console.print(
+            f"- idle, {chip}: {calls} system calls in 0.7 s", highlight=False, markup=False
+        )
+    for chip in CHIPS:
+        now = next(each for each in after if (each.who, each.answer) == (chip, "late"))
+        then = earlier.get((chip, "late"))
+        console.print(
+            f"\nBytecodes of {chip} by function, the answer late:\n", highlight=False, markup=False
+        )
+        console.print(_functions(now, then, Table("function", "", box=box)))
     for note in sorted({each.note for each in after if each.note}):
-        console.print(note, highlight=False)
+        console.print(note, highlight=False, markup=False)
+
+
+def _functions(now: Budget, then: Budget | None, table: Table) -> Table:
+    """The largest, with what they were before."""
+    table.columns[1].justify = "right"
+    names = list(now.bytecodes)[:FUNCTIONS]
+    for name in names:
+        was = f"{then.bytecodes.get(name, 0):.0f} -> " if then else ""
+        table.add_row(name.removeprefix("udriver."), f"{was}{now.bytecodes[name]:.0f}")
+    rest = sum(now.bytecodes.values()) - sum(now.bytecodes[name] for name in names)
+    table.add_row(f"{len(now.bytecodes) - len(names)} more", f"{rest:.0f}")
+    return table
 
 
 def _cells(each: Budget, before: Budget | None) -> list[str]:

@@ -9,6 +9,7 @@ import platform
 from collections.abc import Iterator
 from typing import Any
 
+from rich.box import HEAVY_HEAD, MARKDOWN, Box
 from rich.table import Table
 
 from udriver import __version__
@@ -17,9 +18,9 @@ from udriver.bench.rows import Row
 from udriver.bench.runs import SCHEMA, disagreeing
 from udriver.console import Console
 
-__all__ = ["as_json", "print_table"]
+__all__ = ["as_json", "log_console", "print_table"]
 
-_WIDTH = 160
+WIDTH = 400  # a file has no edge, and ten columns do not fit in 80
 
 
 def as_json(rows: list[Row], curves: list[Curve], port: str) -> dict[str, Any]:
@@ -40,7 +41,8 @@ def as_json(rows: list[Row], curves: list[Curve], port: str) -> dict[str, Any]:
 def print_table(rows: list[Row], curves: list[Curve]) -> None:
     """Ratios first, the bar beside them; then the two absolute figures they are made of."""
     heads = ["figure", "against", "ratio", "bar", "met", "ahead", "ours", "theirs", "unit", "port"]
-    table = Table(*heads)
+    console, box = log_console()
+    table = Table(*heads, box=box)
     for column in (2, 6, 7):
         table.columns[column].justify = "right"
     for row in rows:
@@ -56,12 +58,18 @@ def print_table(rows: list[Row], curves: list[Curve]) -> None:
             row.unit,
             row.rung,
         )
-    console = Console()
-    if not console.is_terminal:
-        console.width = _WIDTH  # a log has no edge, and ten columns do not fit in 80
     console.print(table)
     for line in _lines(rows, curves):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(f"- {line}", highlight=False, markup=False, soft_wrap=True)
+
+
+def log_console() -> tuple[Console, Box]:
+    """Where to print, and how a table is drawn there: in a file as Markdown, wide as it is."""
+    console = Console()
+    if console.is_terminal:
+        return console, HEAVY_HEAD
+    console.width = WIDTH
+    return console, MARKDOWN
 
 
 def _lines(rows: list[Row], curves: list[Curve]) -> Iterator[str]:

@@ -144,10 +144,13 @@ def _reason(runs: dict[str, list[_Run]], ours: str, theirs: str) -> str:
 
     spent, floor = per_mb(ours, "cpu") * 1000, per_mb(theirs, "cpu") * 1000
     drains = per_mb(ours, "drains")
-    each = (spent - floor) * 1000 / drains if drains else 0.0
-    return (
+    text = (
         f"a MB takes {per_mb(ours, 'interrupts'):.0f} interrupts, {drains:.0f} reads of the tty and "
         f"{per_mb(ours, 'reads'):.0f} of the kfifo in {spent:.2g} ms of CPU; {theirs} takes "
-        f"{per_mb(theirs, 'reads'):.0f} reads in {floor:.2g} ms: {each:.2g} us more a read of the tty, "
-        "for the handler, the kfifo, the completion and the turn"
+        f"{per_mb(theirs, 'reads'):.0f} reads in {floor:.2g} ms"
     )
+    if theirs != "bare":
+        pairs = zip(runs["bare"], runs[theirs], strict=True)
+        bare = statistics.median(one.rate / other.rate for one, other in pairs)
+        text += f"; a bare read, with none of ours around it, is at {bare:.2f} of {theirs}, too"
+    return text
