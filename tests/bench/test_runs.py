@@ -11,7 +11,7 @@ import pytest
 from udriver.bench.budget import Budget
 from udriver.bench.growth import Curve
 from udriver.bench.reasons import explained, who_to_count
-from udriver.bench.report import as_json
+from udriver.bench.report import as_json, print_table
 from udriver.bench.rows import Row
 from udriver.bench.runs import disagreeing, merge, read_run
 from udriver.cli import Status
@@ -85,9 +85,7 @@ def test_another_file_is_refused(tmp_path: Path, text: str) -> None:
         read_run(file)
 
 
-def test_a_missed_bar_has_the_counts_of_both_and_the_rungs_beside_it(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_missed_bar_has_the_counts_of_both_and_the_rungs_beside_it() -> None:
     rows = [
         *run(2.0),
         Row("ladder, sleeps: epoll, p50", "bare", 1.31, ours=13.0, theirs=10.0),
@@ -103,3 +101,22 @@ def test_a_missed_bar_has_the_counts_of_both_and_the_rungs_beside_it(
     assert "24 bytecodes there" in first.reason
     assert "sleeps: epoll 1.31" in first.reason
     assert idle.reason == ""
+
+
+def test_what_was_said_of_one_row_is_not_said_again(capsys: pytest.CaptureFixture[str]) -> None:
+    missed = [
+        Row(figure, "bare", 2.0, limit=1.0, ours=2.0, theirs=1.0, reason=reason)
+        for figure, reason in [
+            ("a", "counts; rungs"),
+            ("b", "others; rungs"),
+            ("c", "counts; rungs"),
+        ]
+    ]
+    print_table([*missed, Row("d", "bare", 2.0, limit=1.0, ours=2.0, theirs=1.0)], [])
+    lines = [line for line in capsys.readouterr().out.splitlines() if "MISSED" in line]
+    assert lines == [
+        "- MISSED a / bare: counts; rungs",
+        "- MISSED b / bare: others",
+        "- MISSED c / bare: as above",
+        "- MISSED d / bare: its cause was not measured here",
+    ]

@@ -73,12 +73,16 @@ def log_console() -> tuple[Console, Box]:
 
 
 def _lines(rows: list[Row], curves: list[Curve]) -> Iterator[str]:
+    said: set[str] = set()
     for row in rows:
         name = f"{row.figure} / {row.against}"
         if row.note:
             yield f"{name}: {row.note}"
         if row.met is False:
-            yield f"MISSED {name}: {row.reason or 'its cause was not measured in this run'}"
+            parts = [part for part in row.reason.split("; ") if part not in said]
+            said.update(parts)
+            unsaid = "; ".join(parts) or "as above"
+            yield f"MISSED {name}: {unsaid if row.reason else 'its cause was not measured here'}"
     for curve in curves:
         first, last = curve.microseconds[0], curve.microseconds[-1]
         error = "" if math.isnan(curve.error) else f" +- {curve.error:.2f}"
