@@ -133,7 +133,7 @@ def _measure(port: str | None, effort: _Effort) -> tuple[Run, str]:
         _note(f"round trips on {target.path}, everybody in turn")
         rows += roundtrip_rows(target.path, target.rung, effort.rounds, effort.trips)
         rows += check_rows(target.path, target.rung, effort.rounds, effort.trips)
-        rungs = ladder_rows(target.path, target.rung, effort.rounds, effort.trips)
+        rungs = ladder_rows(target.path, target.rung, effort.rounds, effort.trips // 2)
         _note("idle")
         rows += idle_rows(target.path, effort.idle)
         _note("growth")

@@ -178,6 +178,11 @@ def test_the_checks_are_cut_out_and_put_back() -> None:
         completion.complete(x)
         completion.wait_for_completion(x)
     assert completion.complete.__code__ is before
+    with checks.without_checks(cut=False) as exchanged:
+        assert exchanged == cut
+        assert completion.complete.__code__ is not before
+        assert "tracepoint" in completion.complete.__code__.co_names
+    assert completion.complete.__code__ is before
 
 
 @pytest.mark.parametrize("power", [0, 1, 2])
