@@ -14,7 +14,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(python|console)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-DOCUMENTS = ["README.md", "hw/README.md"]
+DOCUMENTS = ["README.md", "hw/README.md", "docs/speed.md"]
 
 
 def blocks(kind: str) -> list[tuple[str, str]]:

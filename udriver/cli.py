@@ -316,8 +316,44 @@ def soak(
     help="Fail if a ratio misses its bar by more than so many times.  [default: never]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    metavar="N",
+    help="How often everybody has a turn.  [default: 15, with --quick 2]",
+)
+@click.option(
+    "--known",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="With --slack: a file of --json; what was missed in it is measured from there.",
+)
+@click.option("--runs", type=click.IntRange(1, 20), default=1, help="So often; say who is ahead.")
+@click.option(
+    "--compare",
+    multiple=True,
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Measure nothing: put together what --json gave; once for each run.",
+)
+@click.option(
+    "--budget", is_flag=True, help="Count what a round trip is made of, and time nothing."
+)
+@click.option(
+    "--before",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="With --budget: another checkout of udriver, counted beside this one.",
+)
 def bench(
-    port: str | None, quick: bool, plot_file: Path | None, slack: float | None, as_json: bool
+    port: str | None,
+    quick: bool,
+    plot_file: Path | None,
+    slack: float | None,
+    as_json: bool,
+    runs: int,
+    compare: tuple[Path, ...],
+    budget: bool,
+    before: Path | None,
+    rounds: int | None,
+    known: Path | None,
 ) -> None:
     """Measure the driver beside a bare write and read, and beside its peers, in turn.
 
@@ -325,9 +361,16 @@ def bench(
     Ratios first, with the bar that each is held to. The round trips go through PORT (TX wired
     to RX), or through a pty whose far end is another process; all else goes through ptys.
     """
-    from udriver.cli_bench import bench_command
+    if before is not None and not budget:
+        raise click.UsageError("--before goes with --budget")
+    if budget:
+        from udriver.bench.budget_table import budget_command
 
-    raise SystemExit(bench_command(port, quick, plot_file, slack, as_json))
+        raise SystemExit(budget_command(before, quick, as_json, next(iter(compare), None)))
+    from udriver.cli_bench import Wishes, bench_command
+
+    wishes = Wishes(quick, plot_file, slack, as_json, runs, compare, rounds, known)
+    raise SystemExit(bench_command(port, wishes))
 
 
 @cli.command()

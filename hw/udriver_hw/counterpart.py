@@ -5,6 +5,7 @@ No UART model: what it would cost is the same for whoever is measured, and would
 It prints the paths of its ptys in one line and serves them until end of file on stdin.
 
 ``echo``    writes back what it reads, at once.
+``late``    the same, LATE seconds after: whoever waits for it sleeps by then.
 ``flood``   reads a count, 8 bytes little-endian, and writes so many bytes as fast as they are taken.
 ``stamps``  reads such a count, and writes so many stamps, one each STAMP_GAP seconds: 8 bytes,
             CLOCK_MONOTONIC in ns just before the write. That clock is the same in all processes.
@@ -21,9 +22,10 @@ import time
 import tty
 from collections.abc import Callable
 
-__all__ = ["STAMP_GAP", "main"]
+__all__ = ["LATE", "STAMP_GAP", "main"]
 
 STAMP_GAP = 0.0123  # s; longer than two switch intervals, and no multiple of one
+LATE = 0.005  # s; a round trip under strace, or traced by bytecode, is asleep by then
 CHUNK = bytes(range(256)) * 16
 
 
@@ -31,6 +33,12 @@ def _echo(master: int) -> None:
     data = os.read(master, 65536)
     while data:
         data = data[os.write(master, data) :]
+
+
+def _late(master: int) -> None:
+    data = os.read(master, 65536)
+    time.sleep(LATE)
+    os.write(master, data)
 
 
 def _count(master: int) -> int:
@@ -49,7 +57,12 @@ def _stamps(master: int) -> None:
         os.write(master, struct.pack("<Q", time.monotonic_ns()))
 
 
-MODES: dict[str, Callable[[int], None]] = {"echo": _echo, "flood": _flood, "stamps": _stamps}
+MODES: dict[str, Callable[[int], None]] = {
+    "echo": _echo,
+    "late": _late,
+    "flood": _flood,
+    "stamps": _stamps,
+}
 
 
 def _open(count: int) -> tuple[list[int], list[str]]:

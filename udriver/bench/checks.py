@@ -13,7 +13,7 @@ import inspect
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from types import CodeType, FunctionType
 
 from udriver.bench.rounds import Block, Contestant, take_turns
@@ -45,11 +45,17 @@ class _Cut(ast.NodeTransformer):
         return self.generic_visit(node)
 
 
-def _bare_code(function: FunctionType) -> CodeType | None:
-    """Its code without the checks, None if it has none, or is more than a plain function."""
+@cache
+def _bare_code(function: FunctionType) -> tuple[CodeType, CodeType] | None:
+    """Its code as it is and without the checks, both compiled here; None if it has none to cut.
+
+    Nor if it is more than a plain function. Cached: a turn that begins with a compilation is measured
+    on other caches, and often on another CPU, than one that does not.
+    """
     if function.__code__.co_freevars or function.__code__.co_filename.startswith("<"):
         return None
     tree = ast.parse(textwrap.dedent(inspect.getsource(function)))
+    whole = _compiled(tree, function)
     cut = _Cut()
     tree = ast.fix_missing_locations(cut.visit(tree))
     definition = tree.body[0]
@@ -57,6 +63,10 @@ def _bare_code(function: FunctionType) -> CodeType | None:
         return None
     if not definition.body:
         definition.body.append(ast.Pass())
+    return whole, _compiled(tree, function)
+
+
+def _compiled(tree: ast.Module, function: FunctionType) -> CodeType:
     code = compile(tree, inspect.getfile(function), "exec")
     return next(const for const in code.co_consts if isinstance(const, CodeType))
 
@@ -71,15 +81,18 @@ def _functions() -> Iterator[FunctionType]:
 
 
 @contextmanager
-def without_checks() -> Iterator[int]:
-    """The block runs without them; gives in how many functions there were some."""
+def without_checks(cut: bool = True) -> Iterator[int]:
+    """The block runs without them; gives in how many functions there were some.
+
+    ``cut`` False exchanges the same functions' code for a copy of what it is: the other side of the scale.
+    """
     exchanged = []
     try:
         for function in _functions():
-            code = _bare_code(function)
-            if code is not None:
+            codes = _bare_code(function)
+            if codes is not None:
                 exchanged.append((function, function.__code__))
-                function.__code__ = code
+                function.__code__ = codes[cut]
         yield len(exchanged)
     finally:
         for function, code in exchanged:
@@ -87,16 +100,18 @@ def without_checks() -> Iterator[int]:
 
 
 @contextmanager
-def _trips_without(path: str) -> Iterator[Block]:
-    with without_checks(), driver_trips(path, FRAME, "inline") as block:
+def _trips(path: str, cut: bool) -> Iterator[Block]:
+    with without_checks(cut), driver_trips(path, FRAME, "inline") as block:
         yield block
 
 
 def check_rows(path: str, rung: str, rounds: int, count: int) -> list[Row]:
     """The inline round trip with the checks, as it is, against the one without."""
+    with without_checks():
+        pass  # everything is compiled before the first turn
     both = [
-        Contestant("with", partial(driver_trips, path, FRAME, "inline")),
-        Contestant("without", partial(_trips_without, path)),
+        Contestant("with", partial(_trips, path, False)),
+        Contestant("without", partial(_trips, path, True)),
     ]
     results = take_turns(both, rounds, count)
     return [

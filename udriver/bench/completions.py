@@ -3,11 +3,13 @@
 
 from __future__ import annotations
 
+import os
 import statistics
 import threading
 import time
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from udriver.bench.rows import Row
@@ -111,16 +113,31 @@ def _ping_pong(count: int, *, on_main: bool) -> dict[str, float]:
     return {name: _play(make(), count, on_main=on_main) for name, make in PLAYERS.items()}
 
 
+@contextmanager
+def _one_cpu() -> Iterator[None]:
+    """Threads that share a GIL gain nothing from a second CPU, and wake each other across it."""
+    found = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(found)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, found)
+
+
 def completion_rows(rounds: int, count: int) -> list[Row]:
     """Post and take ``count`` times a round; a tenth of that in ping-pong."""
     still = [_uncontended(count) for _ in range(rounds)]
     threads = [_ping_pong(count // 10, on_main=False) for _ in range(rounds)]
     main = [_ping_pong(count // 10, on_main=True) for _ in range(rounds)]
+    with _one_cpu():
+        near = [_ping_pong(count // 10, on_main=False) for _ in range(rounds)]
     return [
         _row("complete() + try, uncontended", still, "lock", 2.0),
         _row("complete() + try, uncontended", still, "Event", 0.15),
         _row("ping-pong, two threads", threads, "lock", 1.1),
         _row("ping-pong, two threads", threads, "Event", 0.6),
+        _row("ping-pong, two threads on one CPU", near, "lock", None),
+        _row("ping-pong, two threads on one CPU", near, "Event", None),
         _row("ping-pong, main and a thread", main, "lock", None),
         _row("ping-pong, main and a thread", main, "Event", None),
     ]

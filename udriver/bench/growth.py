@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import statistics
 import time
@@ -14,9 +15,13 @@ from typing import Any
 from udriver.bench.floor import bare_trips
 from udriver.bench.rounds import Contestant, take_turns
 from udriver.bench.roundtrip import driver_trips
+from udriver.bench.rows import Row
 from udriver.kernel.completion import Completion
 
-__all__ = ["Curve", "frame_curves", "waiter_curves"]
+__all__ = ["Curve", "frame_curves", "growth_rows", "waiter_curves"]
+
+
+FEW = 8  # times a round, of each; all of them together are fewer than the fewest waiters
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,13 +36,33 @@ class Curve:
     @property
     def exponent(self) -> float:
         """About 0 is constant, about 1 is linear."""
-        return statistics.linear_regression(
-            list(map(math.log, self.numbers)), list(map(math.log, self.microseconds))
-        ).slope
+        return self._fit()[0]
+
+    @property
+    def error(self) -> float:
+        """The standard error of the exponent, by how far the points lie off the line; nan for two."""
+        return self._fit()[1]
+
+    def fitted(self) -> list[float]:
+        """The power law, at each of the numbers."""
+        slope, _, intercept = self._fit()
+        return [math.exp(intercept) * number**slope for number in self.numbers]
+
+    def _fit(self) -> tuple[float, float, float]:
+        """Slope, its error, intercept; natural logarithms."""
+        x, y = [list(map(math.log, values)) for values in (self.numbers, self.microseconds)]
+        line = statistics.linear_regression(x, y)
+        off = sum((b - line.intercept - line.slope * a) ** 2 for a, b in zip(x, y, strict=True))
+        mean = statistics.fmean(x)
+        spread = sum((a - mean) ** 2 for a in x)
+        if len(x) < 3:
+            return line.slope, math.nan, line.intercept
+        return line.slope, math.sqrt(off / (len(x) - 2) / spread), line.intercept
 
     def as_json(self) -> dict[str, Any]:
-        """Its fields, and the fit."""
-        return {**asdict(self), "exponent": round(self.exponent, 3)}
+        """Its fields, and the fit; an error that two points do not give is null."""
+        error = None if math.isnan(self.error) else round(self.error, 3)
+        return {**asdict(self), "exponent": round(self.exponent, 3), "error": error}
 
 
 def frame_curves(path: str, sizes: list[int], rounds: int, count: int) -> list[Curve]:
@@ -65,26 +90,35 @@ async def _waiters(count: int) -> tuple[float, float, float]:
     tasks = [asyncio.create_task(wait()) for _ in range(count)]
     while len(x.wait_queue) < count:
         await asyncio.sleep(0)
+    gc.collect()
+    gc.disable()  # as timeit does: a collection is as long as the heap is large
     clock = time.perf_counter
-    before = clock()
-    x.complete()
-    post = clock() - before
-    await tasks[0]
-    middle = tasks[count // 2]
-    middle.cancel()
-    before = clock()
-    await asyncio.wait([middle])
-    leave = clock() - before
+    posts, leaves = [], []
+    for head in range(FEW):
+        before = clock()
+        x.complete()
+        posts.append(clock() - before)
+        await tasks[head]
+        middle = tasks[count // 2 + head]
+        middle.cancel()  # what asyncio.timeout() does when the time is up
+        before = clock()
+        await asyncio.wait([middle])
+        leaves.append(clock() - before)
     before = clock()
     x.complete_all()
     everybody = clock() - before
+    gc.enable()
     await asyncio.gather(*tasks, return_exceptions=True)
-    return post, leave, everybody
+    return (
+        statistics.median(posts),
+        statistics.median(leaves),
+        everybody / (count - 2 * FEW) * count,
+    )
 
 
 def waiter_curves(counts: list[int], rounds: int) -> list[Curve]:
     """With so many tasks of an asyncio loop waiting on one completion."""
-    names = ("complete()", "a waiter in the middle gives up", "complete_all()")
+    names = ("complete()", "a waiter in the middle times out", "complete_all()")
     measured: list[tuple[float, ...]] = []
     for count in counts:
         runs = [asyncio.run(_waiters(count)) for _ in range(rounds)]
@@ -92,4 +126,33 @@ def waiter_curves(counts: list[int], rounds: int) -> list[Curve]:
     return [
         Curve(name, "waiters", counts, [values[which] * 1e6 for values in measured])
         for which, name in enumerate(names)
+    ]
+
+
+LAWS = {
+    "complete()": (0.0, "constant"),
+    "a waiter in the middle times out": (0.0, "constant"),
+    "complete_all()": (1.0, "linear"),
+}
+ROOM = 0.2  # in the exponent: caches are one reason that no line is straight
+
+
+def growth_rows(curves: list[Curve]) -> list[Row]:
+    """What the exponents of the waiters' curves may be; nothing of a fit through two points."""
+    return [
+        Row(
+            f"{curve.name}, exponent",
+            LAWS[curve.name][1],
+            curve.exponent,
+            limit=LAWS[curve.name][0] + ROOM,
+            ours=curve.exponent,
+            unit=f"+- {curve.error:.2f}",
+            reason="by its points: "
+            + ", ".join(
+                f"{us:.3g} us at {number}"
+                for number, us in zip(curve.numbers, curve.microseconds, strict=True)
+            ),
+        )
+        for curve in curves
+        if curve.name in LAWS and not math.isnan(curve.error)
     ]

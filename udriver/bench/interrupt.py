@@ -8,10 +8,12 @@ clock first of all. A frame that an earlier interrupt's drain took along counts 
 from __future__ import annotations
 
 import struct
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 from hdrh.histogram import HdrHistogram
 
@@ -57,9 +59,14 @@ def _burning_thread() -> Iterator[None]:
         thread.join()
 
 
-def _latencies(path: str, irqchip: str, count: int, busy: str) -> HdrHistogram:
-    """``busy`` main: the main thread computes; thread: another one does, and main waits."""
-    with _Clocked.open(path, irqchip=irqchip) as driver:
+def _latencies(
+    path: str, irqchip: str, count: int, busy: str, recipe: bool
+) -> tuple[HdrHistogram, list[str]]:
+    """``busy`` main: the main thread computes; thread: another one does, and main waits.
+
+    With it the steps of the recipe that were refused.
+    """
+    with _Clocked.open(path, irqchip=irqchip, realtime=recipe) as driver:
         driver.write(struct.pack("<Q", count))
         size = count * STAMP
         if busy == "main":
@@ -69,34 +76,65 @@ def _latencies(path: str, irqchip: str, count: int, busy: str) -> HdrHistogram:
             with _burning_thread():
                 stamps = driver.readexactly(size, 60.0)
         entries: list[tuple[int, int]] = driver.__dict__["entries"]
+        steps = driver.realtime.steps if driver.realtime is not None else ()
+        refused = [f"{step.name} ({step.what})" for step in steps if not step.taken]
     histogram = HdrHistogram(1, 60_000_000_000, 3)
     for number in range(count):
         (sent,) = struct.unpack_from("<Q", stamps, number * STAMP)
         entered = next(at for at, received in entries if received >= (number + 1) * STAMP)
         histogram.record_value(max(1, entered - sent))
-    return histogram
+    return histogram, refused
+
+
+BUSY = {"main": "main thread burns", "thread": "another thread burns"}
+REFUSED = "without what this machine did not permit: {}"
 
 
 def interrupt_rows(path: str, count: int) -> list[Row]:
-    """``path`` has a counterpart in stamps mode."""
+    """``path`` has a counterpart in stamps mode. With the recipe of ``realtime=`` and without."""
     rows = []
-    for busy in ("main", "thread"):
-        signal, select = (_latencies(path, chip, count, busy) for chip in ("signal", "select"))
+    for busy, what in BUSY.items():
+        found: dict[tuple[str, bool], HdrHistogram] = {}
+        for recipe in (False, True):
+            for chip in ("signal", "select"):
+                found[chip, recipe], refused = _latencies(path, chip, count, busy, recipe)
         for percent in (50, 99):
-            ours = max(1, signal.get_value_at_percentile(percent))
-            theirs = select.get_value_at_percentile(percent)
-            rows.append(
-                Row(
-                    f"interrupt latency, signal, {busy} thread burns, p{percent}".replace(
-                        "thread thread", "another thread"
-                    ),
-                    "select",
-                    theirs / ours,
-                    ">=",
-                    10.0 if busy == "main" and percent == 99 else None,
-                    ours=ours / 1000,
-                    theirs=theirs / 1000,
-                    unit="us",
-                )
-            )
+            rows += _rows(found, what, percent, refused)
     return rows
+
+
+def _rows(
+    found: dict[tuple[str, bool], HdrHistogram], what: str, percent: int, refused: list[str]
+) -> list[Row]:
+    us = {who: max(1, each.get_value_at_percentile(percent)) / 1000 for who, each in found.items()}
+    with_recipe = f"{what}, realtime, p{percent}"
+    bar = 10.0 if what == BUSY["main"] and percent == 99 else None
+    note = REFUSED.format(", ".join(refused)) if refused and percent == 50 else ""
+
+    def row(figure: str, against: str, ours: float, theirs: float, bar: float | None = None) -> Row:
+        return Row(
+            f"interrupt latency, {figure}", against, theirs / ours, ">=", bar, ours, theirs, "us"
+        )
+
+    plain = row(
+        f"signal, {what}, p{percent}", "select", us["signal", False], us["select", False], bar
+    )
+    middle = [
+        found[chip, False].get_value_at_percentile(50) / 1000 for chip in ("signal", "select")
+    ]
+    reason = (
+        f"in the median it is {middle[0]:.0f} us and {middle[1]:.0f} us; the select chip's thread waits "
+        f"for the GIL a switch interval of {sys.getswitchinterval() * 1e6:.0f} us, the signal's p99 is "
+        "what the kernel let the main thread wait for a CPU"
+    )
+    return [
+        replace(plain, reason=reason),
+        row(f"signal, {with_recipe}", "select", us["signal", True], us["select", True]),
+        *(
+            replace(
+                row(f"{chip}, {with_recipe}", "without", us[chip, True], us[chip, False]),
+                note=note if chip == "select" else "",
+            )
+            for chip in ("signal", "select")
+        ),
+    ]

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from udriver.bench.growth import Curve
 from udriver.bench.rows import Row
 
 __all__ = ["missing", "plot"]
+
+
+GROWTH = ("bytes", "ports", "waiters")
 
 
 def missing() -> str | None:
@@ -28,12 +32,11 @@ def plot(file: Path, rows: list[Row], curves: list[Curve]) -> None:
     from matplotlib import pyplot as plt
 
     mpl.rcParams["svg.hashsalt"] = "udriver"
-    figure, (bars, frames, waiters) = plt.subplots(
-        1, 3, figsize=(19, 6), width_ratios=[2, 1, 1], layout="constrained"
-    )
-    _bars(bars, [row for row in rows if row.value is not None and row.limit])
-    _curves(frames, [curve for curve in curves if curve.over == "bytes"])
-    _curves(waiters, [curve for curve in curves if curve.over == "waiters"])
+    figure = plt.figure(figsize=(13, 11), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[3, 2])
+    _bars(above.subplots(), [row for row in rows if row.value is not None and row.limit])
+    for axes, over in zip(below.subplots(1, len(GROWTH)), GROWTH, strict=True):
+        _curves(axes, [curve for curve in curves if curve.over == over])
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
     plt.close(figure)
 
@@ -51,8 +54,11 @@ def _bars(axes: Any, rows: list[Row]) -> None:
 
 def _curves(axes: Any, curves: list[Curve]) -> None:
     for curve in curves:
-        label = f"{curve.name}: ~ n^{curve.exponent:.2f}"
+        error = "" if math.isnan(curve.error) else f" ± {curve.error:.2f}"
+        label = f"{curve.name}: ~ n^({curve.exponent:.2f}{error})"
         axes.loglog(curve.numbers, curve.microseconds, marker="o", label=label)
+        axes.loglog(curve.numbers, curve.fitted(), linestyle=":", color="gray", linewidth=1)
         axes.set_xlabel(curve.over)
-    axes.set_ylabel("us")
-    axes.legend()
+    axes.set_ylabel("us, and the fit (dotted)")
+    if curves:
+        axes.legend(fontsize="small")

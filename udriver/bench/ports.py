@@ -12,10 +12,14 @@ import gc
 import os
 import resource
 import statistics
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
+from udriver.bench.floor import bare_fd
+from udriver.bench.growth import Curve
 from udriver.bench.rounds import timed
 from udriver.bench.roundtrip import FRAME
 from udriver.bench.rows import Row
@@ -83,59 +87,92 @@ def _opened(paths: list[str]) -> Iterator[tuple[list[UsbSerial], float]]:
         yield drivers, max(0.0, (_resident() - before) / len(drivers) - KFIFO)
 
 
-def many_rows(counts: list[int], frames: int, seconds: float) -> list[Row]:
-    """Frames in turn through all of so many ports, inline; each count with a far end of its own."""
-    from udriver_hw.spawned import spawn_counterpart
+@dataclass(frozen=True, slots=True)
+class _Many:
+    """So many ports: ns per frame through the driver and bare, bytes and wakeups/s of an idle one."""
 
-    costs: dict[int, float] = {}
+    cost: float
+    floor: float
+    memory: float
+    wakeups: float
+
+
+def many_rows(counts: list[int], frames: int, seconds: float) -> tuple[list[Row], list[Curve]]:
+    """Frames in turn through all of so many ports, inline and bare; each count has its own far end."""
+    measured: dict[int, _Many] = {}
     rows = []
     for count in counts:
         try:
-            with (
-                _more_fds(count * FDS_A_PORT + 100),
-                spawn_counterpart("echo", count) as device,
-                _opened(device.path.split()) as (drivers, memory),
-            ):
-                costs[count] = _cost_per_frame(drivers, frames)
-                _idle_wakeups(SETTLE)
-                wakeups = _idle_wakeups(seconds)
+            measured[count] = _measure(count, frames, seconds)
         except OSError as exc:
             note = f"{count} ports cannot be had here: {os.strerror(exc.errno or errno.EMFILE)}"
             rows.append(Row(f"{count} ports, cost per frame", "10 ports", None, note=note))
             continue
-        rows += _rows(count, costs, memory, wakeups)
-    return rows
+        rows += _rows(count, measured)
+    if len(measured) < 2:
+        return rows, []
+    costs = [many.cost / 1000 for many in measured.values()]
+    floors = [many.floor / 1000 for many in measured.values()]
+    curves = [("inline", costs), ("bare", floors)]
+    return rows, [Curve(f"frame, {name}", "ports", list(measured), us) for name, us in curves]
 
 
-def _cost_per_frame(drivers: list[UsbSerial], frames: int) -> float:
+def _measure(count: int, frames: int, seconds: float) -> _Many:
+    from udriver_hw.spawned import spawn_counterpart
+
+    with _more_fds(count * FDS_A_PORT + 100), spawn_counterpart("echo", count) as device:
+        paths = device.path.split()
+        with ExitStack() as stack:
+            fds = [stack.enter_context(bare_fd(path)) for path in paths]
+            floor = _cost_per_frame([partial(_bare, fd) for fd in fds], frames)
+        with _opened(paths) as (drivers, memory):
+            trips = [partial(driver.transact, FRAME, len(FRAME), 5.0) for driver in drivers]
+            cost = _cost_per_frame(trips, frames)
+            _idle_wakeups(SETTLE)
+            return _Many(cost, floor, memory, _idle_wakeups(seconds))
+
+
+def _bare(fd: int) -> None:
+    os.write(fd, FRAME)
+    got = 0
+    while got < len(FRAME):
+        got += len(os.read(fd, len(FRAME) - got))
+
+
+def _cost_per_frame(trips: Sequence[Callable[[], object]], frames: int) -> float:
     """The median, in ns, of a round trip through a port that all others were used before."""
     durations = []
-    for _ in range(max(2, frames // len(drivers))):
-        for driver in drivers:
-            durations += timed(lambda driver=driver: driver.transact(FRAME, len(FRAME), 5.0), 1)  # type: ignore[misc]
+    for _ in range(max(2, frames // len(trips))):
+        for trip in trips:
+            durations += timed(trip, 1)
     return statistics.median(durations)
 
 
-def _rows(count: int, costs: dict[int, float], memory: float, wakeups: float) -> list[Row]:
+def _rows(count: int, measured: dict[int, _Many]) -> list[Row]:
     rows = []
-    if count != 10 and 10 in costs:
+    now, ten = measured[count], measured.get(10)
+    if count != 10 and ten is not None:
+        bare = now.floor / ten.floor
         rows.append(
             Row(
                 f"{count} ports, cost per frame",
                 "10 ports",
-                costs[count] / costs[10],
+                now.cost / ten.cost,
                 limit=1.5 if count == 1000 else None,
-                ours=costs[count] / 1000,
-                theirs=costs[10] / 1000,
+                ours=now.cost / 1000,
+                theirs=ten.cost / 1000,
                 unit="us",
+                reason=f"a bare write and read in turn through as many grows by {bare:.2f}, too",
             )
         )
     if count >= 10:
-        kib = memory / 1024
+        kib = now.memory / 1024
         figure = f"{count} ports, memory each beyond the kfifo"
         rows.append(Row(figure, "nothing", kib, limit=64.0, ours=kib, unit="KiB"))
         figure = f"{count} ports, idle"
-        rows.append(Row(figure, "nothing", wakeups, limit=0.0, ours=wakeups, unit="wakeups/s"))
+        rows.append(
+            Row(figure, "nothing", now.wakeups, limit=0.0, ours=now.wakeups, unit="wakeups/s")
+        )
     return rows
 
 

@@ -26,12 +26,16 @@ CHIPS = ("inline", "select", "signal")
 class _Ends:
     write: Callable[[bytes], object]
     read: Read
+    driver: UsbSerial | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
     rate: float  # bytes per second
     cpu: float  # CPU seconds per byte
+    reads: float  # that the reader asked for, per byte
+    interrupts: float  # per byte
+    drains: float  # reads of the tty by the ISR, per byte
 
 
 @contextmanager
@@ -43,7 +47,7 @@ def _bare(path: str) -> Iterator[_Ends]:
 @contextmanager
 def _driver(path: str, irqchip: str) -> Iterator[_Ends]:
     with UsbSerial.open(path, irqchip=irqchip) as driver:
-        yield _Ends(driver.write, driver.read)
+        yield _Ends(driver.write, driver.read, driver)
 
 
 @contextmanager
@@ -63,13 +67,21 @@ def _open(path: str, name: str) -> Iterator[_Ends]:
 
 
 def _run(ends: _Ends, size: int) -> _Run:
-    left = size
+    left, reads = size, 0
     before, cpu_before = time.perf_counter(), time.process_time()
     ends.write(struct.pack("<Q", size))
     while left:
         left -= len(ends.read())
+        reads += 1
     elapsed, cpu = time.perf_counter() - before, time.process_time() - cpu_before
-    return _Run(size / elapsed, cpu / size)
+    stats = ends.driver.stats() if ends.driver is not None else None
+    return _Run(
+        rate=size / elapsed,
+        cpu=cpu / size,
+        reads=reads / size,
+        interrupts=stats.irq.count / size if stats else 0.0,
+        drains=stats.drains / size if stats else 0.0,
+    )
 
 
 def stream_rows(path: str, rounds: int, size: int) -> list[Row]:
@@ -106,6 +118,7 @@ def _rate(runs: dict[str, list[_Run]], ours: str, theirs: str, limit: float | No
         ours=statistics.median(mine.rate for mine, _ in pairs) / 1e6,
         theirs=statistics.median(other.rate for _, other in pairs) / 1e6,
         unit="MB/s",
+        reason=_reason(runs, ours, theirs),
     )
 
 
@@ -119,4 +132,25 @@ def _cpu(runs: dict[str, list[_Run]], ours: str, bar: bool) -> Row:
         ours=statistics.median(mine.cpu for mine, _ in pairs) * 1e9,
         theirs=statistics.median(other.cpu for _, other in pairs) * 1e9,
         unit="ms/MB",
+        reason=_reason(runs, ours, "bare"),
     )
+
+
+def _reason(runs: dict[str, list[_Run]], ours: str, theirs: str) -> str:
+    """What a MB takes, from the counts and from the CPU time of both."""
+
+    def per_mb(name: str, figure: str) -> float:
+        return 1e6 * float(statistics.median(getattr(run, figure) for run in runs[name]))
+
+    spent, floor = per_mb(ours, "cpu") * 1000, per_mb(theirs, "cpu") * 1000
+    drains = per_mb(ours, "drains")
+    text = (
+        f"a MB takes {per_mb(ours, 'interrupts'):.0f} interrupts, {drains:.0f} reads of the tty and "
+        f"{per_mb(ours, 'reads'):.0f} of the kfifo in {spent:.2g} ms of CPU; {theirs} takes "
+        f"{per_mb(theirs, 'reads'):.0f} reads in {floor:.2g} ms"
+    )
+    if theirs != "bare":
+        pairs = zip(runs["bare"], runs[theirs], strict=True)
+        bare = statistics.median(one.rate / other.rate for one, other in pairs)
+        text += f"; a bare read, with none of ours around it, is at {bare:.2f} of {theirs}, too"
+    return text

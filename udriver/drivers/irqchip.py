@@ -130,6 +130,10 @@ class FdIrqChip:
         self.__init__()  # type: ignore[misc]
         self._at_fork = True
 
+    def thread(self) -> threading.Thread | None:
+        """Where interrupts land, if that is a thread of the chip's own."""
+        return None
+
     def detach(self, irq: int) -> None:
         """End a line that free_irq() has emptied. The fd may be closed afterwards, not before."""
         with self._setup:
@@ -238,6 +242,10 @@ class SelectChip(_EpollChip):
             self._thread.join()
         self._epoll.close()
         os.close(self._stop_fd)
+
+    def thread(self) -> threading.Thread | None:
+        """The one of its own."""
+        return self._thread if self._started else None
 
     def _loop(self) -> None:
         epoll, stop_fd = self._epoll, self._stop_fd

@@ -25,6 +25,7 @@ from typing import Any, Literal, Self
 
 from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
 from udriver.drivers.port import Port
+from udriver.drivers.realtime import Realtime, Recipe
 from udriver.drivers.transmitter import Transmitter
 from udriver.drivers.turn import in_turn
 from udriver.errors import DeviceGone, Timeout, UDriverError, Unsupported
@@ -86,6 +87,8 @@ class UsbSerial:
     ``fifo_size`` in bytes is the kfifo's; ``on_full`` says what happens when it is full:
     ``throttle`` leaves the bytes in the tty, which then holds the device back, ``drop`` throws
     the newest away and counts them. Timeouts are seconds per call, None for none.
+    ``realtime=True``, or a Recipe of one's own, takes the steps of realtime.py until close();
+    ``driver.realtime`` then says which of them took.
 
     After the device has gone every call raises DeviceGone. In asyncio, ``await driver.rx_ready``
     needs an irqchip that does not wait for a sleeping thread: select, or signal.
@@ -98,6 +101,7 @@ class UsbSerial:
         *,
         fifo_size: int = 65536,
         on_full: OnFull = "throttle",
+        realtime: bool | Recipe = False,
     ) -> None:
         if on_full not in ("throttle", "drop"):
             raise ValueError(f'on_full is "throttle" or "drop", not {on_full!r}')
@@ -132,12 +136,16 @@ class UsbSerial:
             completion_set_kind(turn, "counted")  # see rule 5
         complete(self._read_turn)
         complete(self._write_turn)
+        self.realtime: Realtime | None = None
         self._probe()
+        if realtime:
+            recipe = realtime if isinstance(realtime, Recipe) else Recipe()
+            self.realtime = Realtime(recipe, self.chip.thread())
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], **options: Any) -> Self:
         """Open ``path`` and bring the driver up on it; options of Port and UsbSerial together."""
-        mine = {"irqchip", "fifo_size", "on_full"}
+        mine = {"irqchip", "fifo_size", "on_full", "realtime"}
         port = Port(path, **{key: options[key] for key in options if key not in mine})
         try:
             return cls(port, **{key: options[key] for key in options if key in mine})
@@ -189,6 +197,8 @@ class UsbSerial:
             free_irq(self.irq, self)
             if self._transmitter is not None:
                 self._transmitter.stop()
+            if self.realtime is not None:
+                self.realtime.stop()
             self._final_irq = irq_stat(self.irq)
             self._attached = False
             self.chip.detach(self.irq)
