@@ -6,8 +6,10 @@ r"""Hands on the desk: what can be done to a plugged-in chip from the serial sid
     line cts on          cts, dsr, ri or dcd moves
     wire off             the jumper is taken off, so that the far end hears; wire on
     heard                what it heard since the last time, as a Python literal
+    hold on              TXD stands still, as if an XOFF had come; hold off
     state                what the host has set, as JSON
-    unplug               by surprise
+    unplug               by surprise; detach does it in order
+    plug                 in again, as a new chip; gives the paths
 
 With two chips on a null modem, ``2 line ri on`` is about the second. Answers: ``ok``, the value
 if there is one, and CLOCK_MONOTONIC in ns just after it was done; or ``error`` and a sentence.
@@ -20,10 +22,10 @@ import json
 import time
 from concurrent.futures import CancelledError
 
-from udriver_hw.chips.cable import FarEnd, Jumpered
+from udriver_hw.chips.cable import Jumpered, OneEnded
 from udriver_hw.chips.dte import BREAK, FRAMING, INPUTS, OVERRUN, PARITY
-from udriver_hw.chips.ft232r import Ft232r
-from udriver_hw.wire_usbip import UsbipWire
+from udriver_hw.chips.usb_serial import UsbSerial
+from udriver_hw.plugged import Plugged
 
 __all__ = ["Desk"]
 
@@ -33,52 +35,63 @@ TIMEOUT = 10.0  # s; a turn of the wire takes a millisecond
 
 
 class Desk:
-    """The chips of one wire, and hands."""
+    """Hands on what is plugged."""
 
-    def __init__(self, wire: UsbipWire, chips: list[Ft232r]) -> None:
-        self._wire = wire
-        self._chips = chips
+    def __init__(self, plugged: Plugged) -> None:
+        self._plugged = plugged
 
     def do(self, line: str) -> str:
-        """Do what ``line`` says, on the thread that serves; give the answer, without newline."""
+        """Do what ``line`` says; give the answer, without newline."""
         try:
-            chip = self._chips[0]
-            first, _, rest = line.partition(" ")
-            if first.isdecimal() and 1 <= int(first) <= len(self._chips):
-                chip, line = self._chips[int(first) - 1], rest
-            verb, _, argument = line.partition(" ")
-            if verb == "unplug":
-                self._wire.unplug()
-                return f"ok {time.monotonic_ns()}"
-            done = self._wire.call(lambda now: (_do(chip, verb, argument, now), _clock()))
-            value, at = done.result(TIMEOUT)
-        except (ValueError, CancelledError, TimeoutError) as exc:
-            return f"error {exc or 'it is unplugged'}"
+            value, at = self._do(line.strip())
+        except (OSError, ValueError) as exc:
+            return f"error {exc}"
+        except (CancelledError, TimeoutError):
+            return "error it is not plugged in"
         return f"ok {value} {at}" if value else f"ok {at}"
 
+    def _do(self, line: str) -> tuple[str, int]:
+        if line in ("unplug", "detach"):
+            freed = self._plugged.unplug() if line == "unplug" else self._plugged.detach()
+            if not freed:
+                raise OSError("the kernel did not let go of its port")
+            return "", time.monotonic_ns()
+        if line == "plug":
+            self._plugged.detach()
+            return " ".join(self._plugged.plug()), time.monotonic_ns()
+        chip = self._plugged.chips[0]
+        first, _, rest = line.partition(" ")
+        if first.isdecimal() and 1 <= int(first) <= len(self._plugged.chips):
+            chip, line = self._plugged.chips[int(first) - 1], rest
+        verb, _, argument = line.partition(" ")
+        # on the thread that serves: the chip is its alone
+        done = self._plugged.wire.call(
+            lambda now: (_hand(chip, verb, argument, now), time.monotonic_ns())
+        )
+        answer: tuple[str, int] = done.result(TIMEOUT)
+        return answer
 
-def _clock() -> int:
-    return time.monotonic_ns()
 
-
-def _do(chip: Ft232r, verb: str, argument: str, now: int) -> str:
-    words = argument.split()
+def _hand(chip: UsbSerial, verb: str, argument: str, now: int) -> str:
+    word, _, rest = argument.partition(" ")
     cable = chip.cable
-    if verb == "line" and len(words) == 2 and words[0] in INPUTS and words[1] in SWITCH:
-        chip.dte.set_line(words[0], SWITCH[words[1]], now)
-    elif verb == "send" and isinstance(cable, (Jumpered, FarEnd)):
+    if verb == "line" and word in INPUTS and rest in SWITCH:
+        chip.dte.set_line(word, SWITCH[rest], now)
+    elif verb == "send" and isinstance(cable, OneEnded):
         cable.say(_bytes(argument))
-    elif verb == "error" and words and words[0] in ERRORS and isinstance(cable, (Jumpered, FarEnd)):
-        for byte in _bytes(argument.partition(" ")[2]):
-            cable.say(bytes([byte]), ERRORS[words[0]])
-    elif verb == "wire" and argument in SWITCH and isinstance(cable, Jumpered):
-        cable.joined = SWITCH[argument]
+    elif verb == "error" and word in ERRORS and isinstance(cable, OneEnded):
+        for byte in _bytes(rest):
+            cable.say(bytes([byte]), ERRORS[word])
+    elif verb == "wire" and word in SWITCH and isinstance(cable, Jumpered):
+        cable.joined = SWITCH[word]
+    elif verb == "hold" and word in SWITCH:
+        chip.dte.set_hold(SWITCH[word], now)
     elif verb == "heard" and isinstance(cable, Jumpered):
         heard = bytes(cable.heard)
         cable.heard.clear()
         return repr(heard)
     elif verb == "state":
-        return json.dumps(_state(chip))
+        return json.dumps(chip.state())
     else:
         raise ValueError(f"{verb!r} cannot be done here, or not with {argument!r}")
     return ""
@@ -92,21 +105,3 @@ def _bytes(text: str) -> bytes:
     if not isinstance(value, bytes) or not value:
         raise ValueError(f'bytes such as b"OK\\r\\n" are wanted, not {text}')
     return value
-
-
-def _state(chip: Ft232r) -> dict[str, object]:
-    dte, framing = chip.dte, chip.dte.uart.framing
-    stop = f"{framing.stopbits:g}"
-    return {
-        "configuration": chip.configuration,
-        "baudrate": round(framing.baudrate),
-        "format": f"{framing.databits}{dte.parity}{stop}",
-        "flow": dte.flow.value,
-        "dtr": dte.dtr,
-        "rts": dte.rts,
-        "break": dte.breaking,
-        "latency_timer": chip.latency.milliseconds,
-        "inputs": dte.inputs,
-        "overruns": dte.overruns,
-        "stalled": [list(setup) for setup in chip.stalled],
-    }

@@ -12,7 +12,6 @@ import argparse
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
@@ -22,15 +21,16 @@ from udriver_hw import vhci
 from udriver_hw.chips.cable import FarEnd, Jumpered, NullModem
 from udriver_hw.chips.firmware import Echo, Script, parse_script
 from udriver_hw.chips.ft232r import Ft232r
+from udriver_hw.chips.usb_serial import UsbSerial
 from udriver_hw.desk import Desk
-from udriver_hw.wire_usbip import UsbipWire
+from udriver_hw.plugged import Plugged
 
 __all__ = ["CHIPS", "main"]
 
-CHIPS: dict[str, Callable[..., Ft232r]] = {"ft232r": Ft232r}  # by the names of --usb
+CHIPS: dict[str, Callable[..., UsbSerial]] = {"ft232r": Ft232r}  # by the names of --usb
 PLANNED = ("cp210x", "cdc_acm")  # names that will be there
 SKIPPED = 77
-ENUMERATION = 20.0  # s; hub debounce and udev take half a second on a desk
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WIRINGS = ("jumper", "echo", "null-modem")
 
 
@@ -55,35 +55,32 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"plug: there is no model of {arguments.chip} yet; ft232r is there", file=sys.stderr)
         return SKIPPED
     try:
-        chips = _wired(arguments)
+        _wired(arguments)
     except (OSError, ValueError) as exc:
         print(f"plug: {exc}; see --help", file=sys.stderr)
         return 2
     if why := vhci.why_not():
         print(f"plug: {why}", file=sys.stderr)
         return SKIPPED
-    for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for signum in SIGNALS:
         signal.signal(signum, _end)
-    wire = UsbipWire(*chips)
-    threading.Thread(target=wire.serve, name="usbip", daemon=True).start()
-    ports: list[int] = []
+    plugged = Plugged(lambda: _wired(arguments))
     try:
-        return _serve(wire, chips, ports)
+        return _serve(plugged)
     except OSError as exc:
         print(f"plug: {exc}", file=sys.stderr)
         return SKIPPED
     finally:
-        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        for signum in SIGNALS:
             signal.signal(signum, signal.SIG_IGN)  # an unplug half done helps nobody
-        for port in ports:
-            vhci.detach(port)
+        plugged.detach()
 
 
 def _end(signum: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + signum)
 
 
-def _wired(arguments: argparse.Namespace) -> list[Ft232r]:
+def _wired(arguments: argparse.Namespace) -> list[UsbSerial]:
     """One chip with something on its wire, or two. Raises ValueError or OSError."""
     make = CHIPS[arguments.chip]
     chip = make(arguments.serial, paced=arguments.paced)
@@ -101,19 +98,12 @@ def _wired(arguments: argparse.Namespace) -> list[Ft232r]:
     return [chip]
 
 
-def _serve(wire: UsbipWire, chips: list[Ft232r], ports: list[int]) -> int:
-    for end, chip in zip(wire.host_ends, chips, strict=True):
-        ports.append(vhci.attach(end.fileno(), chip.speed))
-        end.close()
-    paths = [vhci.tty_of(port, ENUMERATION) for port in ports]
-    if None in paths:
-        print("plug: plugged in, but no driver made a tty of it; is it loaded?", file=sys.stderr)
-        return SKIPPED
-    print(*paths, flush=True)
-    desk = Desk(wire, chips)
+def _serve(plugged: Plugged) -> int:
+    print(*plugged.plug(), flush=True)
+    desk = Desk(plugged)
     with os.fdopen(0, "rb", closefd=False) as commands:
         for line in commands:
-            print(desk.do(line.decode(errors="replace").strip()), flush=True)
+            print(desk.do(line.decode(errors="replace")), flush=True)
     return 0
 
 

@@ -18,7 +18,7 @@ from udriver_hw.chips.dte import BREAK, FRAMING, PARITY, Dte, Run
 from udriver_hw.chips.firmware import Firmware
 from udriver_hw.chips.uart import Framing
 
-__all__ = ["Cable", "FarEnd", "Jumpered", "NullModem"]
+__all__ = ["Cable", "FarEnd", "Jumpered", "NullModem", "OneEnded"]
 
 
 class Cable(Protocol):
@@ -33,21 +33,28 @@ class Cable(Protocol):
         ...
 
 
-class Jumpered:
-    """TXD wired to RXD, and no line to any other. ``joined`` is false while the wire is cut.
-
-    Cut, what left TXD is kept in ``heard``, and say() is the far end.
-    """
+class OneEnded:
+    """A cable of one chip: say() speaks from its far end."""
 
     def __init__(self, end: Dte) -> None:
         self.end = end
-        self.joined = True
-        self.heard = bytearray()
-        self._wire: deque[Run] = deque()
+        self._wire: deque[Run] = deque()  # what is on its way to RXD
 
     def say(self, data: bytes, status: int = 0) -> None:
-        """Let the far end send these, with errors if ``status`` has any."""
+        """Send these to the chip, with the errors in ``status``."""
         self._wire.append(Run(data, status))
+
+
+class Jumpered(OneEnded):
+    """TXD wired to RXD, and no line to any other.
+
+    While ``joined`` is false the wire is cut, and what left TXD is kept in ``heard``.
+    """
+
+    def __init__(self, end: Dte) -> None:
+        super().__init__(end)
+        self.joined = True
+        self.heard = bytearray()
 
     def step(self, now: int) -> None:
         """Around."""
@@ -69,17 +76,12 @@ class Jumpered:
         return _when(self._wire, self.end)
 
 
-class FarEnd:
+class FarEnd(OneEnded):
     """A firmware of chips/firmware at the far end; it hears no break and makes no error."""
 
     def __init__(self, end: Dte, firmware: Firmware) -> None:
-        self.end = end
+        super().__init__(end)
         self._firmware = firmware
-        self._wire: deque[Run] = deque()
-
-    def say(self, data: bytes, status: int = 0) -> None:
-        """Let the far end send these of its own accord."""
-        self._wire.append(Run(data, status))
 
     def step(self, now: int) -> None:
         """There and back, until nothing moves."""

@@ -63,6 +63,7 @@ class Dte:
         self._held = 0  # bytes in _runs
         self._lost = False  # since the last run that was kept
         self._stopped = False  # by an XOFF
+        self._stopped_by_hand = False
         self._urgent = bytearray()  # XON and XOFF of our own
         self._sent_xoff = False
         self._break_to_send: list[Run] = []
@@ -112,6 +113,11 @@ class Dte:
         if on and not self._breaking:
             self._break_to_send.append(Run(b"\0", BREAK))
         self._breaking = on
+        self._steer(now)
+
+    def set_hold(self, on: bool, now: int) -> None:
+        """Hold TXD back for a reason of the far end's own, whatever the flow control."""
+        self._stopped_by_hand = on
         self._steer(now)
 
     def set_flow(self, flow: Flow, now: int) -> None:
@@ -207,6 +213,7 @@ class Dte:
         self.uart.hold(
             self._breaking
             or self._stopped
+            or self._stopped_by_hand
             or (self.flow is Flow.RTS_CTS and not self.inputs["cts"])
             or (self.flow is Flow.DTR_DSR and not self.inputs["dsr"]),
             now,

@@ -13,14 +13,15 @@ writing the EEPROM, other clocks. Requests that no Linux driver sends are stalle
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 from udriver_hw.chips import ft232r_eeprom
-from udriver_hw.chips.cable import Cable, Jumpered
-from udriver_hw.chips.dte import Dte, Flow
+from udriver_hw.chips.dte import Flow
 from udriver_hw.chips.ft232r_baud import baudrate
 from udriver_hw.chips.ft232r_latency import Latency
 from udriver_hw.chips.uart import Framing
-from udriver_hw.chips.usb import BULK, Function, Setup, Stall, endpoint, interface
+from udriver_hw.chips.usb import BULK, Setup, Stall, endpoint, interface
+from udriver_hw.chips.usb_serial import UsbSerial
 
 __all__ = ["Ft232r"]
 
@@ -43,10 +44,9 @@ MODEM_BITS = {"cts": 0x10, "dsr": 0x20, "ri": 0x40, "dcd": 0x80}
 THRE, TEMT = 0x20, 0x40
 
 
-class Ft232r(Function):
-    """One chip. Its serial side is ``dte``, and what that is joined to is ``cable``.
+class Ft232r(UsbSerial):
+    """One chip. ``chatty``: see chips/ft232r_latency.
 
-    ``paced``: a character takes as long as the line says. ``chatty``: see chips/ft232r_latency.
     Raises ValueError if the strings do not fit into the EEPROM.
     """
 
@@ -61,9 +61,8 @@ class Ft232r(Function):
         paced: bool = False,
         chatty: bool = False,
     ) -> None:
-        super().__init__(manufacturer, product, serial)
-        self.dte = Dte(fed=FROM_HOST, kept=TO_HOST, paced=paced)
-        self.cable: Cable = Jumpered(self.dte)
+        strings = (manufacturer, product, serial)
+        super().__init__(strings, fed=FROM_HOST, kept=TO_HOST, paced=paced)
         self.latency = Latency(self.dte, chatty=chatty)
         ids = (self.idVendor, self.idProduct, self.bcdDevice)
         power = (self.bmAttributes, self.bMaxPower)
@@ -100,13 +99,17 @@ class Ft232r(Function):
 
     def advance(self, now: int) -> None:
         """Let characters arrive. Raises firmware.Unplugged."""
-        self.cable.step(now)
+        super().advance(now)
         self.latency.advance(now)
 
     def next_event(self) -> int | None:
         """The cable's, or the end of the latency timer."""
-        events = (self.cable.next_event(), self.latency.next_event())
+        events = (super().next_event(), self.latency.next_event())
         return min((at for at in events if at is not None), default=None)
+
+    def state(self) -> dict[str, Any]:
+        """With the latency timer, in ms."""
+        return super().state() | {"latency_timer": self.latency.milliseconds}
 
     def on_configured(self, now: int) -> None:
         """As after power-on."""
