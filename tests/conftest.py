@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -14,6 +15,9 @@ import pytest
 from tests.rungs import counted, rung, skip_for_quirk
 from udriver_hw.spawned import SpawnedUsb, spawn_usb
 
+TIOCGSERIAL, TIOCSSERIAL = 0x541E, 0x541F  # asm-generic/ioctls.h
+_told = pytest.StashKey[list[str]]()
+_server = pytest.StashKey[SpawnedUsb]()
 REPLUG_TIMEOUT = 30.0  # seconds; udev takes half of one
 
 
@@ -81,6 +85,7 @@ class UsbDevice:
         if not jumper:
             server.tell("wire off")
             server.tell("hold on")
+            server.tell("heard")  # the last words of the test before
 
     def push(self, data: bytes) -> None:
         """Let the far end send."""
@@ -113,6 +118,7 @@ class UsbDevice:
             return
         path, _, _at = self._server.tell("plug").rpartition(" ")
         assert path == self.path
+        close_at_once(path)
 
     def __enter__(self) -> Self:
         return self
@@ -122,12 +128,37 @@ class UsbDevice:
 
 
 @pytest.fixture(scope="session")
-def usb_server() -> Iterator[SpawnedUsb]:
+def usb_server(request: pytest.FixtureRequest) -> SpawnedUsb:
     """The process that serves the chip, for the whole run: its start takes seconds in a guest."""
-    if "UDRIVER_USB" not in os.environ:
+    if _server not in request.config.stash:
         pytest.skip("rung usbip: runs in the guest that tests/usb/test_rung_usbip.py boots")
-    with spawn_usb(os.environ["UDRIVER_USB"]) as server:
-        yield server
+    return request.config.stash[_server]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The chip, if one is asked for; from here, so that no test is blamed for its process."""
+    if chip := os.environ.get("UDRIVER_USB"):
+        server = spawn_usb(chip)
+        close_at_once(server.path)
+        session.config.stash[_server] = server
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Unplug it."""
+    if _server in session.config.stash:
+        session.config.stash[_server].close()
+
+
+def close_at_once(path: str) -> None:
+    """Let a close drop what the chip has not taken; else it waits closing_wait, which is 30 s.
+
+    So does a close on a desk whose far end holds it back; a test that does it has not the time.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    settings = bytearray(fcntl.ioctl(fd, TIOCGSERIAL, bytes(72)))
+    settings[40:42] = b"\xff\xff"  # struct serial_struct: closing_wait, ASYNC_CLOSING_WAIT_NONE
+    fcntl.ioctl(fd, TIOCSSERIAL, bytes(settings))
+    os.close(fd)
 
 
 if os.environ.get("UDRIVER_IN_VM"):
@@ -147,7 +178,6 @@ def guest_device(request: pytest.FixtureRequest, *, jumper: bool = True) -> RigD
 
 
 ABOUT_A_DEVICE = {"udriver_device", "bare"}
-_told = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

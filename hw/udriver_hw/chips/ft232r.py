@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: MIT
 """FTDI's FT232R, as the Linux driver ftdi_sio knows it: 0403:6001, bcdDevice 0x0600.
 
-What this models: the FIFOs (FT232R data sheet, section 4.1: 128 bytes from the host, 256 to it); the
-two status bytes that begin each packet; the latency timer (chips/ft232r_latency); the divisors
-(chips/ft232r_baud); the EEPROM (chips/ft232r_eeprom); the vendor requests of drivers/usb/serial/
+What this models: the FIFOs (FT232R data sheet, "Functional block descriptions": 128 bytes from
+the host, 256 to it); the two status bytes that begin each packet; the latency timer
+(chips/ft232r_latency); the divisors (chips/ft232r_baud); the EEPROM (chips/ft232r_eeprom); the vendor requests of drivers/usb/serial/
 ftdi_sio.h; modem lines, break, line errors and flow control (chips/dte).
 Lines: those of ``dte``, on whatever ``cable`` joins it to.
 Not modelled: bit-bang and CBUS pins (the mode is kept, the pins read 0), the error character,
