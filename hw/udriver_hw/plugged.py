@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 from udriver_hw import vhci
@@ -13,6 +14,7 @@ from udriver_hw.wire_usbip import UsbipWire
 __all__ = ["NoTty", "Plugged"]
 
 ENUMERATION = 20.0  # s; hub debounce and udev take half a second on a desk
+PATIENCE = 10.0  # s, for an unplug to have gone all its way in the kernel
 
 
 class NoTty(OSError):
@@ -47,18 +49,27 @@ class Plugged:
             raise NoTty("plugged in, but no driver made a tty of it; is it loaded?")
         return path
 
-    def unplug(self) -> bool:
-        """By surprise, in the middle of whatever is under way. As detach()."""
+    def unplug(self) -> int:
+        """By surprise, in the middle of whatever is under way; give when, by the monotonic clock.
+
+        The instant is just after our end was shut. Raises OSError if a port stays taken.
+        """
         if self._thread:
             self.wire.unplug()
-        return self.detach()
+            self._thread.join()
+        at = time.monotonic_ns()
+        if all(vhci.is_free(port, PATIENCE) for port in self.ports):
+            self.ports.clear()
+        self.detach()
+        return at
 
-    def detach(self) -> bool:
-        """In order: the kernel lets go. Give whether all the ports are free. Harmless twice."""
+    def detach(self) -> None:
+        """In order: the kernel lets go first. Harmless twice. Raises OSError as unplug()."""
         freed = [vhci.detach(port) for port in self.ports]
         self.ports.clear()
         if self._thread:
             self.wire.unplug()  # what the kernel never had
             self._thread.join()
             self._thread = None
-        return all(freed)
+        if not all(freed):
+            raise OSError("the kernel does not let go of its port; `dmesg` may say why")

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
-__all__ = ["Port", "attach", "detach", "port_of", "ports", "tty_of", "why_not"]
+__all__ = ["Port", "attach", "detach", "is_free", "port_of", "ports", "tty_of", "why_not"]
 
 VHCI = Path("/sys/devices/platform/vhci_hcd.0")
 DEVICES = Path("/sys/bus/usb/devices")
@@ -71,6 +71,11 @@ def detach(number: int, timeout: float = 10.0) -> bool:
         (VHCI / "detach").write_text(str(number))
     except OSError:
         pass  # it was empty already
+    return is_free(number, timeout)
+
+
+def is_free(number: int, timeout: float) -> bool:
+    """Wait until that port is free, but no longer; give whether it is."""
     end = time.monotonic() + timeout
     while not any(port.free for port in ports() if port.number == number):
         if time.monotonic() > end:
