@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import ast
+import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,7 +13,11 @@ from typing import Self
 import pytest
 
 from tests.rungs import counted, rung, skip_for_quirk
+from udriver_hw.spawned import SpawnedUsb, spawn_usb
 
+TIOCGSERIAL, TIOCSSERIAL = 0x541E, 0x541F  # asm-generic/ioctls.h
+_told = pytest.StashKey[list[str]]()
+_server = pytest.StashKey[SpawnedUsb]()
 REPLUG_TIMEOUT = 30.0  # seconds; udev takes half of one
 
 
@@ -67,17 +73,111 @@ class RigDevice:
         self.close()
 
 
+class UsbDevice:
+    """A chip of our own under its real driver; its far end is a wire, or open."""
+
+    def __init__(self, server: SpawnedUsb, *, jumper: bool = True) -> None:
+        self.path = server.path
+        self._server = server
+        self._plugged = True
+        self._heard = b""
+        self._jumper = jumper
+        if not jumper:
+            server.tell("wire off")
+            server.tell("hold on")
+            server.tell("heard")  # the last words of the test before
+
+    def push(self, data: bytes) -> None:
+        """Let the far end send."""
+        self._server.tell(f"send {data!r}")
+
+    def heard(self, count: int) -> bytes:
+        """All that came since the last time, once ``count`` bytes have."""
+        self._server.tell("hold off")
+        end = time.monotonic() + REPLUG_TIMEOUT
+        while len(self._heard) < count:
+            assert time.monotonic() < end, f"only {len(self._heard)} of {count} bytes came"
+            literal, _, _at = self._server.tell("heard").rpartition(" ")
+            self._heard += ast.literal_eval(literal)
+        self._server.tell("hold on")
+        taken, self._heard = self._heard, b""
+        return taken
+
+    def unplug(self) -> None:
+        """By surprise: the wire's socket is shut."""
+        self._server.tell("unplug")
+        self._plugged = False
+
+    def close(self) -> None:
+        """Plug it in again, for the next test; the answer comes when udev is done with it."""
+        if self._plugged and self._jumper:
+            return
+        if self._plugged:
+            self._server.tell("hold off")
+            self._server.tell("wire on")
+            return
+        path, _, _at = self._server.tell("plug").rpartition(" ")
+        assert path == self.path
+        close_at_once(path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+@pytest.fixture(scope="session")
+def usb_server(request: pytest.FixtureRequest) -> SpawnedUsb:
+    """The process that serves the chip, for the whole run: its start takes seconds in a guest."""
+    if _server not in request.config.stash:
+        pytest.skip("rung usbip: runs in the guest that tests/usb/test_rung_usbip.py boots")
+    return request.config.stash[_server]
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """The chip, if one is asked for; from here, so that no test is blamed for its process."""
+    if chip := os.environ.get("UDRIVER_USB"):
+        server = spawn_usb(chip)
+        close_at_once(server.path)
+        session.config.stash[_server] = server
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Unplug it."""
+    if _server in session.config.stash:
+        session.config.stash[_server].close()
+
+
+def close_at_once(path: str) -> None:
+    """Let a close drop what the chip has not taken; else it waits closing_wait, which is 30 s.
+
+    So does a close on a desk whose far end holds it back; a test that does it has not the time.
+    """
+    fd = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
+    settings = bytearray(fcntl.ioctl(fd, TIOCGSERIAL, bytes(72)))
+    settings[40:42] = b"\xff\xff"  # struct serial_struct: closing_wait, ASYNC_CLOSING_WAIT_NONE
+    fcntl.ioctl(fd, TIOCSSERIAL, bytes(settings))
+    os.close(fd)
+
+
 if os.environ.get("UDRIVER_IN_VM"):
 
     @pytest.fixture
-    def udriver_device(request: pytest.FixtureRequest) -> Iterator[RigDevice]:
+    def udriver_device(request: pytest.FixtureRequest) -> Iterator[RigDevice | UsbDevice]:
         """Instead of the plugin's: a device that can be pulled and can speak first."""
-        with RigDevice(request.config.getoption("--udriver-port")) as device:
+        with guest_device(request) as device:
             yield device
 
 
+def guest_device(request: pytest.FixtureRequest, *, jumper: bool = True) -> RigDevice | UsbDevice:
+    """The device of this rung, in a guest."""
+    if rung(request.config) == "usbip":
+        return UsbDevice(request.getfixturevalue("usb_server"), jumper=jumper)
+    return RigDevice(request.config.getoption("--udriver-port"), jumper=jumper)
+
+
 ABOUT_A_DEVICE = {"udriver_device", "bare"}
-_told = pytest.StashKey[list[str]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -152,3 +152,54 @@ def test_bytes_in_are_bytes_out_at_any_chunking(
         assert not is_paced or len(out) * 10 * NSEC <= now * 1200  # never faster than the line
         turn += 1
     assert bytes(out) == data
+
+
+def test_held_it_finishes_the_character_and_waits_with_the_next() -> None:
+    uart = Uart(16, paced=True)
+    uart.set_framing(Framing(9600), 0)  # 1,041,666.7 ns a character
+    uart.write(b"abc", 0)
+    uart.hold(True, 1_500_000)
+    assert uart.next_event() == 0  # "a" has left and was not asked for
+    assert uart.transmit(1_500_000) == b"a"
+    assert uart.next_event() == 2_083_334
+    assert uart.transmit(9_000_000) == b"b"
+    assert uart.next_event() is None
+    uart.hold(False, 10_000_000)
+    assert uart.next_event() == 11_041_667
+    assert uart.transmit(12_000_000) == b"c"
+
+
+def test_let_go_before_the_character_is_over_nothing_is_late() -> None:
+    uart = Uart(16, paced=True)
+    uart.set_framing(Framing(9600), 0)
+    uart.write(b"abc", 0)
+    uart.hold(True, 100)
+    uart.hold(False, 200)
+    assert uart.transmit(3_125_000) == b"abc"
+
+
+def test_held_while_empty_it_begins_when_let_go() -> None:
+    uart = Uart(16, paced=True)
+    uart.set_framing(Framing(9600), 0)
+    uart.hold(True, 0)
+    uart.write(b"a", 5)
+    assert uart.next_event() is None
+    assert uart.transmit(10_000_000) == b""
+    uart.hold(False, 10_000_000)
+    assert uart.next_event() == 11_041_667
+
+
+def test_held_without_pace_it_keeps_all() -> None:
+    uart = Uart(16)
+    uart.hold(True, 0)
+    assert uart.write(b"ab", 0) == 2
+    assert (uart.transmit(1), uart.next_event()) == (b"", None)
+    uart.hold(False, 2)
+    assert uart.transmit(2) == b"ab"
+
+
+def test_a_purge_leaves_nothing_to_send() -> None:
+    uart = Uart(16, paced=True)
+    uart.write(b"abc", 0)
+    uart.purge(10)
+    assert (uart.transmit(1_000_000), len(uart.tx), uart.next_event()) == (b"", 0, None)
