@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any, Literal, Self
 
 from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
+from udriver.drivers.modem import ModemLines
 from udriver.drivers.port import Port
 from udriver.drivers.transmitter import Transmitter
 from udriver.drivers.turn import in_turn
@@ -50,7 +51,6 @@ from udriver.kernel.kfifo import Kfifo
 
 __all__ = ["Stats", "UsbSerial"]
 
-MODEM_WINDOW = 0.005  # seconds between two looks at the modem lines
 GONE = select.EPOLLHUP | select.EPOLLERR
 OnFull = Literal["throttle", "drop"]
 
@@ -118,6 +118,7 @@ class UsbSerial:
         self._read = 0
         self._scratch = memoryview(bytearray(4096))
         self._transmitter: Transmitter | None = None
+        self._modem: ModemLines | None = None
         self._closed = self._attached = False
         self._removed = Completion(f"{port.name} removed")
         self._remover: threading.Thread | None = None
@@ -182,6 +183,8 @@ class UsbSerial:
             # nobody may still use the fd: its number will soon be another file's
             while any(ident != closer for ident in tuple(self.inside.values())):
                 self.quiet.wait()
+            if self._modem is not None:
+                self._modem.close()
             free_irq(self.irq, self)
             if self._transmitter is not None:
                 self._transmitter.stop()
@@ -410,35 +413,39 @@ class UsbSerial:
         drop = partial(self._take, self.fifo.size)
         return len(in_turn(self, self._read_turn, None, "read", drop))
 
-    def wait_modem_lines(self, lines: int, timeout: float | None = None) -> int:
-        """Wait until one of ``lines`` (TIOCM_* bits) changes; give all lines then.
+    @property
+    def modem(self) -> ModemLines:
+        """The modem lines: records of their edges, how they are learned of, how late they may be."""
+        if self._modem is None:
+            self._modem = ModemLines(self)
+        return self._modem
 
-        Looks every 5 ms, and at the kernel's counters too, so that a pulse in between is not
-        missed. Raises Unsupported where the tty has no modem lines, Timeout and DeviceGone.
+    def line_irq(self, line: str) -> int:
+        """The irq number of "cts", "dsr", "dcd" or "ri", for request_irq(); see ModemLines.irq().
+
+        Of its flags IRQF_TRIGGER_RISING and _FALLING say which edges. Raises Unsupported where the
+        tty has no modem lines, and DeviceGone.
         """
-        deadline = _deadline(timeout)
-        before = self._modem_state(lines)
-        while (now := self._modem_state(lines))[1] == before[1]:
-            if deadline is not None and _now() >= deadline:
-                raise Timeout(f"{self.port.path}: no modem line changed within {timeout} s")
-            try:
-                self.unplugged.wait(MODEM_WINDOW)
-            except TimeoutError:
-                continue
-        return now[0]
+        return self.modem.irq(line)
 
-    def _modem_state(self, lines: int) -> tuple[int, object]:
+    def modem_lines(self) -> int:
+        """CTS, DSR, RI, DCD, DTR, RTS as they are now, as TIOCM_* bits. Unsupported, DeviceGone."""
         if self._gone is None:
             try:
-                level, counts = self.port.modem_lines(), self.port.icount()
+                return self.port.modem_lines()
             except Unsupported:
                 raise
             except OSError as exc:
                 self._hangup(os.strerror(exc.errno or errno.EIO))
-        if self._gone is not None:
-            raise self._loss()
-        edges = counts and (counts.cts, counts.dsr, counts.rng, counts.dcd)
-        return level, (level & lines, edges)
+        raise self._loss()
+
+    def wait_modem_lines(self, lines: int, timeout: float | None = None) -> int:
+        """Wait until one of ``lines`` (TIOCM_* bits of inputs) changes; give all lines then.
+
+        A pulse that is over already is a change: the kernel counted it. Raises Unsupported where
+        the tty has no modem lines, Timeout and DeviceGone.
+        """
+        return self.modem.wait(lines, timeout)
 
     @property
     def in_waiting(self) -> int:
@@ -568,5 +575,7 @@ def _forked() -> None:
         driver._final_irq = irq_stat(driver.irq)
         driver._closed = True
         driver._attached = False
+        if driver._modem is not None:
+            driver._modem.abandon()
         driver.port.abandon()
     _open_drivers.clear()
