@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from typing import Self
 import pytest
 
 from tests.rungs import counted, rung, skip_for_quirk
+from udriver_hw.spawned import SpawnedUsb, spawn_usb
 
 REPLUG_TIMEOUT = 30.0  # seconds; udev takes half of one
 
@@ -67,13 +69,79 @@ class RigDevice:
         self.close()
 
 
+class UsbDevice:
+    """A chip of our own under its real driver; its far end is a wire, or open."""
+
+    def __init__(self, server: SpawnedUsb, *, jumper: bool = True) -> None:
+        self.path = server.path
+        self._server = server
+        self._plugged = True
+        self._heard = b""
+        self._jumper = jumper
+        if not jumper:
+            server.tell("wire off")
+            server.tell("hold on")
+
+    def push(self, data: bytes) -> None:
+        """Let the far end send."""
+        self._server.tell(f"send {data!r}")
+
+    def heard(self, count: int) -> bytes:
+        """All that came since the last time, once ``count`` bytes have."""
+        self._server.tell("hold off")
+        end = time.monotonic() + REPLUG_TIMEOUT
+        while len(self._heard) < count:
+            assert time.monotonic() < end, f"only {len(self._heard)} of {count} bytes came"
+            literal, _, _at = self._server.tell("heard").rpartition(" ")
+            self._heard += ast.literal_eval(literal)
+        self._server.tell("hold on")
+        taken, self._heard = self._heard, b""
+        return taken
+
+    def unplug(self) -> None:
+        """By surprise: the wire's socket is shut."""
+        self._server.tell("unplug")
+        self._plugged = False
+
+    def close(self) -> None:
+        """Plug it in again, for the next test; the answer comes when udev is done with it."""
+        if self._plugged and self._jumper:
+            return
+        if self._plugged:
+            self._server.tell("hold off")
+            self._server.tell("wire on")
+            return
+        path, _, _at = self._server.tell("plug").rpartition(" ")
+        assert path == self.path
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+@pytest.fixture(scope="session")
+def usb_server() -> Iterator[SpawnedUsb]:
+    """The process that serves the chip, for the whole run: its start takes seconds in a guest."""
+    with spawn_usb(os.environ["UDRIVER_USB"]) as server:
+        yield server
+
+
 if os.environ.get("UDRIVER_IN_VM"):
 
     @pytest.fixture
-    def udriver_device(request: pytest.FixtureRequest) -> Iterator[RigDevice]:
+    def udriver_device(request: pytest.FixtureRequest) -> Iterator[RigDevice | UsbDevice]:
         """Instead of the plugin's: a device that can be pulled and can speak first."""
-        with RigDevice(request.config.getoption("--udriver-port")) as device:
+        with guest_device(request) as device:
             yield device
+
+
+def guest_device(request: pytest.FixtureRequest, *, jumper: bool = True) -> RigDevice | UsbDevice:
+    """The device of this rung, in a guest."""
+    if rung(request.config) == "usbip":
+        return UsbDevice(request.getfixturevalue("usb_server"), jumper=jumper)
+    return RigDevice(request.config.getoption("--udriver-port"), jumper=jumper)
 
 
 ABOUT_A_DEVICE = {"udriver_device", "bare"}

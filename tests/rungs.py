@@ -39,14 +39,26 @@ QUIRKS = {
             Quirk.PURGES_AT_OPEN,
         }
     ),
+    "usbip": frozenset(
+        {
+            Quirk.ONE_DEVICE,
+            Quirk.TAKES_ANY_LINE,
+            Quirk.HAS_MODEM_LINES,
+            Quirk.PURGES_AT_OPEN,
+            Quirk.LOST_IN_TRANSIT,
+        }
+    ),
     "adapter": frozenset(Quirk),
 }
 
 
 def rung(config: pytest.Config) -> str:
-    """On which rung the tests of a device run in this process."""
+    """On which rung the tests of a device run in this process.
+
+    In the guest UDRIVER_USB names the chip of our own that is plugged in for them.
+    """
     if os.environ.get("UDRIVER_IN_VM"):
-        return "qemu"
+        return "usbip" if os.environ.get("UDRIVER_USB") else "qemu"
     return "adapter" if config.getoption("--udriver-port") else "pty"
 
 

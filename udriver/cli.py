@@ -229,27 +229,52 @@ def run(**options: Any) -> None:
 
 @cli.command()
 @click.option(
+    "--usb",
+    type=click.Choice(["ft232r", "cp210x", "cdc_acm"]),
+    help="A USB chip instead, plugged into this kernel; needs root and vhci_hcd.",
+)
+@click.option(
     "--wiring",
-    type=click.Choice(["jumper", "echo"]),
+    type=click.Choice(["jumper", "echo", "null-modem"]),
     default="jumper",
     show_default=True,
-    help="What hangs on the wire.",
+    help="What hangs on the wire; null-modem joins two USB chips.",
 )
 @click.option(
     "--script", type=click.Path(path_type=Path, readable=False), help="A scripted device instead."
 )
 @click.option("--paced", is_flag=True, help="Take as long as the baud rate.")
 @click.option(
-    "--link", type=click.Path(path_type=Path, readable=False), help="A symbolic link to the path."
+    "--link",
+    type=click.Path(path_type=Path, readable=False),
+    help="A symbolic link to the path of a pty.",
 )
-def sim(wiring: str, script: Path | None, paced: bool, link: Path | None) -> None:
-    """Print the path of a simulated device, and serve it until end of file on stdin."""
-    from udriver_hw import loopback
+@click.option("--serial", help="The serial number of a USB chip.  [default: UDUSB001]")
+def sim(
+    usb: str | None,
+    wiring: str,
+    script: Path | None,
+    paced: bool,
+    link: Path | None,
+    serial: str | None,
+) -> None:
+    """Print the path of a simulated device, and serve it until end of file on stdin.
 
+    \b
+    Without --usb it is a pty. With it each line on stdin is done to the chip, such as
+    `line cts on` or `send b"hello"`, and answered; see hw/README.md.
+    """
+    from udriver_hw import loopback, plug
+
+    if usb is None and (wiring == "null-modem" or serial is not None):
+        raise click.UsageError("--wiring null-modem and --serial go with --usb only")
+    if usb is not None and link is not None:
+        raise click.UsageError("--link goes with a pty; udev names a USB chip in /dev/serial/by-id")
     arguments = ["--wiring", wiring] if script is None else ["--script", str(script)]
     arguments += ["--paced"] * paced
     arguments += ["--link", str(link)] if link else []
-    raise SystemExit(loopback.main(arguments))
+    arguments += ["--serial", serial] if serial else []
+    raise SystemExit(plug.main([usb, *arguments]) if usb else loopback.main(arguments))
 
 
 @cli.command()

@@ -10,7 +10,9 @@ import sys
 from pathlib import Path
 from typing import Self
 
-__all__ = ["Spawned", "spawn", "spawn_counterpart"]
+from udriver_hw import vhci
+
+__all__ = ["Spawned", "SpawnedUsb", "spawn", "spawn_counterpart", "spawn_usb"]
 
 START_TIMEOUT = 30.0  # seconds; an interpreter takes a tenth of one
 END_TIMEOUT = 5.0
@@ -48,7 +50,10 @@ class Spawned:
         """End it and wait for that. May be repeated."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.close()
+        try:
+            self._process.stdin.close()
+        except BrokenPipeError:
+            pass  # it was told something, and is gone
         self._process.stdout.close()
         try:
             self._process.wait(END_TIMEOUT)
@@ -63,6 +68,43 @@ class Spawned:
         self.close()
 
 
+class SpawnedUsb(Spawned):
+    """A running ``python -m udriver_hw.plug``; tell() is its desk. ``path`` is the tty's.
+
+    However its process ends, its port is free after unplug() or close(): nobody who has the tty
+    open stays asleep for an answer that will not come. Call them from another thread than one that may.
+    """
+
+    def __init__(self, arguments: list[str]) -> None:
+        super().__init__(arguments, "udriver_hw.plug")
+        self.ports = [vhci.port_of(path) for path in self.path.split()]
+
+    @property
+    def pid(self) -> int:
+        """Of the process that serves."""
+        return self._process.pid
+
+    def tell(self, command: str, timeout: float = START_TIMEOUT) -> str:
+        """Do one command of desk.py; give what follows ``ok``. Raises OSError for ``error``."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(command.encode() + b"\n")
+        self._process.stdin.flush()
+        ready = _readable(self._process.stdout.fileno(), timeout)
+        answer = self._process.stdout.readline().decode().rstrip("\n") if ready else "no answer"
+        word, _, rest = answer.partition(" ")
+        if word != "ok":
+            raise OSError(f"{command}: {rest or answer}")
+        return rest
+
+    def close(self) -> None:
+        """Unplug it in order, end it and wait for that; a stopped one is freed and killed."""
+        super().close()
+        for port in self.ports:
+            if port is not None:
+                vhci.detach(port)
+
+
 def _readable(fd: int, timeout: float) -> bool:
     poll = select.poll()  # not select(): the fd may be above 1023
     poll.register(fd, select.POLLIN)
@@ -73,6 +115,11 @@ def spawn(*, wiring: str = "jumper", script: Path | None = None, paced: bool = F
     """Start a loopback as a child. Raises OSError if it does not come up."""
     arguments = ["--script", str(script)] if script else ["--wiring", wiring]
     return Spawned(arguments + ["--paced"] * paced)
+
+
+def spawn_usb(chip: str = "ft232r", *options: str) -> SpawnedUsb:
+    """Plug a chip into this kernel; ``options`` as on the command line. Raises OSError."""
+    return SpawnedUsb([chip, *options])
 
 
 def spawn_counterpart(mode: str, ports: int = 1) -> Spawned:

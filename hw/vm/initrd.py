@@ -22,8 +22,9 @@ from vm.kernel import Modules, release, write_bootable
 # What the root file system and the two host channels need...
 ROOT_MODULES = ("virtio_pci", "virtio_console", "9p", "9pnet_virtio", "overlay")
 # ...and the adapter, loaded last: udevd is up by then and sees real "add" events. The driver
-# comes before the bus, so the first plug goes as every later one.
-USB_MODULES = ("usbserial", "ftdi_sio", "xhci_pci")
+# comes before the bus, so the first plug goes as every later one. vhci_hcd is the bus of our own
+# chips (hw/udriver_hw/wire_usbip.py); behind xhci_pci, whose bus stays the first.
+USB_MODULES = ("usbserial", "ftdi_sio", "cp210x", "cdc_acm", "xhci_pci", "vhci_hcd")
 _FOLDERS = ("dev", "proc", "sys", "bin", "root-modules", "usb-modules", "host", "run", "new")
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import RigDevice
+from tests.conftest import guest_device
 from tests.rungs import QUIRKS, Quirk, reason, rung
 from udriver.kernel import sched
 from udriver.kernel.completion import Completion
@@ -114,8 +114,8 @@ def bare(request: pytest.FixtureRequest) -> Iterator[Any]:
     here = rung(request.config)
     if Quirk.NEVER_MUTE in QUIRKS[here]:
         pytest.skip(reason(here, Quirk.NEVER_MUTE))
-    if here == "qemu":
-        device: Any = RigDevice(request.config.getoption("--udriver-port"), jumper=False)
+    if here in ("qemu", "usbip"):
+        device: Any = guest_device(request, jumper=False)
     else:
         device = BarePty()
     yield device

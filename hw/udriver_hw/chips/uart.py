@@ -4,7 +4,7 @@
 What this models: the bit time of the line (start, data, parity, stop bits at this baud rate), a
 transmit FIFO that holds its feeder back when full, a receive FIFO that overruns when nobody
 empties it.
-Lines: TXD and RXD, as whole characters.
+Lines: TXD and RXD, as whole characters; something may hold the shift register back (CTS, XOFF).
 Not modelled: modem lines, break, parity and framing errors, sampling: both ends always agree on
 the line's settings, so no wrong baud rate yields garbage.
 """
@@ -25,7 +25,7 @@ NSEC = 1_000_000_000
 class Framing:
     """How a character looks on the line. ``stopbits`` may be 1.5."""
 
-    baudrate: int = 115200
+    baudrate: int | Fraction = 115200
     databits: int = 8
     parity: bool = False
     stopbits: float = 1
@@ -47,10 +47,12 @@ class Uart:
     def __init__(self, depth: int = 4096, *, paced: bool = False) -> None:
         self.paced = paced
         self.framing = Framing()
+        self.held = False
         self.tx = Fifo8(depth)
         self.rx = Fifo8(depth)
         self._free_at = Fraction(0)  # when the shift register had sent its last character
         self._head_end = Fraction(0)  # when the one at the head of the FIFO will have left
+        self._under_way = False  # held, with a character in the shift register
         self._left = b""  # what has left TXD and was not asked for yet
 
     def set_framing(self, framing: Framing, now: int) -> None:
@@ -72,12 +74,32 @@ class Uart:
         left, self._left = self._left, b""
         return left
 
+    def hold(self, held: bool, now: int) -> None:
+        """Send nothing behind the character that is being shifted out; or go on."""
+        if held == self.held:
+            return
+        self._shift(now)
+        self.held = held
+        if held:
+            self._under_way = self.paced and len(self.tx) > 0
+        elif not self._under_way:
+            self._head_end = max(self._free_at, Fraction(now)) + self.framing.char_ns
+
+    def purge(self, now: int) -> None:
+        """Empty the transmit FIFO; the character that is being shifted out is lost too."""
+        self._shift(now)
+        self.tx.pop(len(self.tx))
+        self._under_way = False
+
     def _shift(self, now: int) -> None:
+        if self.held and not self._under_way:
+            return
         if not self.paced:
             self._left += self.tx.pop(len(self.tx))
         elif len(self.tx) and now >= self._head_end:
             char_ns = self.framing.char_ns
-            sent = self.tx.pop(1 + int((now - self._head_end) / char_ns))
+            sent = self.tx.pop(1 if self.held else 1 + int((now - self._head_end) / char_ns))
+            self._under_way = False
             self._free_at = self._head_end + (len(sent) - 1) * char_ns
             self._head_end = self._free_at + char_ns
             self._left += sent
@@ -86,7 +108,7 @@ class Uart:
         """When the next character will have left, in ns; None while there is none."""
         if self._left:
             return 0
-        if not len(self.tx):
+        if not len(self.tx) or (self.held and not self._under_way):
             return None
         return -int(-self._head_end // 1) if self.paced else 0
 

@@ -1,0 +1,56 @@
+# SPDX-License-Identifier: MIT
+"""A USB function with a serial side: what the models of all USB-serial chips share.
+
+What this models: nothing of its own; it joins chips/usb, chips/dte and a cable.
+Lines: those of ``dte``.
+Not modelled: see the chips.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from udriver_hw.chips.cable import Cable, Jumpered
+from udriver_hw.chips.dte import Dte
+from udriver_hw.chips.usb import Function
+
+__all__ = ["UsbSerial"]
+
+
+class UsbSerial(Function):
+    """The serial side is ``dte``; ``cable`` is what that is joined to, at first a jumper.
+
+    ``fed`` and ``kept`` are the depths in bytes of the FIFOs from and to the host; ``paced``: a
+    character takes as long as the line's settings say. Raises ValueError for strings that do not fit.
+    """
+
+    def __init__(
+        self, strings: tuple[str, str, str], *, fed: int, kept: int, paced: bool = False
+    ) -> None:
+        super().__init__(*strings)
+        self.dte = Dte(fed=fed, kept=kept, paced=paced)
+        self.cable: Cable = Jumpered(self.dte)
+
+    def advance(self, now: int) -> None:
+        """Let characters move. Raises firmware.Unplugged."""
+        self.cable.step(now)
+
+    def next_event(self) -> int | None:
+        """The cable's."""
+        return self.cable.next_event()
+
+    def state(self) -> dict[str, Any]:
+        """What the host has set, and what came of it; a chip adds its own."""
+        dte, framing = self.dte, self.dte.uart.framing
+        return {
+            "configuration": self.configuration,
+            "baudrate": round(framing.baudrate),
+            "format": f"{framing.databits}{dte.parity}{framing.stopbits:g}",
+            "flow": dte.flow.value,
+            "dtr": dte.dtr,
+            "rts": dte.rts,
+            "break": dte.breaking,
+            "inputs": dte.inputs,
+            "overruns": dte.overruns,
+            "stalled": [list(setup) for setup in self.stalled],
+        }

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: MIT
+"""A USB chip plugged into the running kernel; ``python -m udriver_hw.plug CHIP``.
+
+It prints the path of the tty that the kernel's own driver makes of it, and serves it until end of
+file on its stdin; then it is unplugged in order. Each line on stdin is a command (see desk.py),
+and is answered by one line: ``ok``, what was asked for, and CLOCK_MONOTONIC in ns; or ``error``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from udriver_hw import vhci
+from udriver_hw.chips.cable import FarEnd, Jumpered, NullModem
+from udriver_hw.chips.firmware import Echo, Script, parse_script
+from udriver_hw.chips.ft232r import Ft232r
+from udriver_hw.chips.usb_serial import UsbSerial
+from udriver_hw.desk import Desk
+from udriver_hw.plugged import Plugged
+
+__all__ = ["CHIPS", "main"]
+
+CHIPS: dict[str, Callable[..., UsbSerial]] = {"ft232r": Ft232r}  # by the names of --usb
+PLANNED = ("cp210x", "cdc_acm")  # names that will be there
+SKIPPED = 77
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+WIRINGS = ("jumper", "echo", "null-modem")
+
+
+def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m udriver_hw.plug",
+        description="Plug a simulated USB chip into this kernel, print the path of its tty, and "
+        "serve it until end of file on stdin. Needs root and vhci_hcd; without them: exit 77.",
+    )
+    parser.add_argument("chip", choices=[*CHIPS, *PLANNED])
+    parser.add_argument("--wiring", choices=WIRINGS, default="jumper")
+    parser.add_argument("--script", type=Path, help="a scripted device instead")
+    parser.add_argument("--paced", action="store_true", help="take as long as the baud rate")
+    parser.add_argument("--serial", default="UDUSB001")
+    return parser.parse_args(argv)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Serve until end of file, SIGTERM or Ctrl-C; the exit status is 0, 143 or 130."""
+    arguments = _arguments(argv)
+    if arguments.chip not in CHIPS:
+        print(f"plug: there is no model of {arguments.chip} yet; ft232r is there", file=sys.stderr)
+        return SKIPPED
+    try:
+        _wired(arguments)
+    except (OSError, ValueError) as exc:
+        print(f"plug: {exc}; see --help", file=sys.stderr)
+        return 2
+    if why := vhci.why_not():
+        print(f"plug: {why}", file=sys.stderr)
+        return SKIPPED
+    for signum in SIGNALS:
+        signal.signal(signum, _end)
+    plugged = Plugged(lambda: _wired(arguments))
+    try:
+        return _serve(plugged)
+    except OSError as exc:
+        print(f"plug: {exc}", file=sys.stderr)
+        return SKIPPED
+    finally:
+        for signum in SIGNALS:
+            signal.signal(signum, signal.SIG_IGN)  # an unplug half done helps nobody
+        plugged.detach()
+
+
+def _end(signum: int, frame: FrameType | None) -> NoReturn:
+    raise SystemExit(128 + signum)
+
+
+def _wired(arguments: argparse.Namespace) -> list[UsbSerial]:
+    """One chip with something on its wire, or two. Raises ValueError or OSError."""
+    make = CHIPS[arguments.chip]
+    chip = make(arguments.serial, paced=arguments.paced)
+    if arguments.script:
+        script = Script(parse_script(arguments.script.read_text(), str(arguments.script)))
+        chip.cable = FarEnd(chip.dte, script)
+    elif arguments.wiring == "echo":
+        chip.cable = FarEnd(chip.dte, Echo(chip.dte.uart))
+    elif arguments.wiring == "jumper":
+        chip.cable = Jumpered(chip.dte)
+    else:
+        other = make(f"{arguments.serial}B", paced=arguments.paced)
+        chip.cable = other.cable = NullModem(chip.dte, other.dte)
+        return [chip, other]
+    return [chip]
+
+
+def _serve(plugged: Plugged) -> int:
+    print(*plugged.plug(), flush=True)
+    desk = Desk(plugged)
+    with os.fdopen(0, "rb", closefd=False) as commands:
+        for line in commands:
+            print(desk.do(line.decode(errors="replace")), flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
