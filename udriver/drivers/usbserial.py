@@ -24,6 +24,7 @@ from functools import partial
 from typing import Any, Literal, Self
 
 from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
+from udriver.drivers.line_errors import LineError, LineErrors, MarkedKfifo
 from udriver.drivers.modem import ModemLines
 from udriver.drivers.port import Port
 from udriver.drivers.transmitter import Transmitter
@@ -81,7 +82,8 @@ class UsbSerial:
 
     ``fifo_size`` in bytes is the kfifo's; ``on_full`` says what happens when it is full:
     ``throttle`` leaves the bytes in the tty, which then holds the device back, ``drop`` throws
-    the newest away and counts them. Timeouts are seconds per call, None for none.
+    the newest away and counts them. ``line_errors`` has the tty mark breaks and broken bytes, which
+    ``driver.line_errors`` then tells of. Timeouts are seconds per call, None for none.
 
     After the device has gone every call raises DeviceGone. In asyncio, ``await driver.rx_ready``
     needs an irqchip that does not wait for a sleeping thread: select, or signal.
@@ -94,6 +96,7 @@ class UsbSerial:
         *,
         fifo_size: int = 65536,
         on_full: OnFull = "throttle",
+        line_errors: bool = False,
     ) -> None:
         if on_full not in ("throttle", "drop"):
             raise ValueError(f'on_full is "throttle" or "drop", not {on_full!r}')
@@ -101,8 +104,13 @@ class UsbSerial:
             raise ValueError(f"irqchip is one of {', '.join(IRQCHIPS)}, not {irqchip!r}")
         self.port = port
         self.chip = IRQCHIPS[irqchip] if isinstance(irqchip, str) else irqchip
-        self.fifo = Kfifo(fifo_size)
         self._drop = on_full == "drop"
+        self.line_errors = LineErrors(port) if line_errors else None
+        self._marked: MarkedKfifo | None = None
+        if self.line_errors is None:
+            self.fifo = Kfifo(fifo_size)
+        else:
+            self.fifo = self._marked = MarkedKfifo(fifo_size, self.line_errors, drop=self._drop)
         self.rx_ready = Completion(f"rx_ready of {port.name}")
         self.tx_room = Completion(f"tx_room of {port.name}")
         self.tx_empty = Completion(f"tx_empty of {port.name}")
@@ -134,7 +142,7 @@ class UsbSerial:
     @classmethod
     def open(cls, path: str | os.PathLike[str], **options: Any) -> Self:
         """Open ``path`` and bring the driver up on it; options of Port and UsbSerial together."""
-        mine = {"irqchip", "fifo_size", "on_full"}
+        mine = {"irqchip", "fifo_size", "on_full", "line_errors"}
         port = Port(path, **{key: options[key] for key in options if key not in mine})
         try:
             return cls(port, **{key: options[key] for key in options if key in mine})
@@ -301,6 +309,8 @@ class UsbSerial:
         events = (self.unplugged, self.rx_ready, self.tx_room, self.tx_empty)
         for completion in (*events, self._read_turn, self._write_turn):
             complete_all(completion)
+        if self.line_errors is not None:
+            complete_all(self.line_errors.happened)
 
     # process context
 
@@ -447,6 +457,30 @@ class UsbSerial:
         """
         return self.modem.wait(lines, timeout)
 
+    def wait_line_errors(self, timeout: float | None = None) -> list[LineError]:
+        """Wait for breaks and broken bytes; give those that nobody took yet, in order, at least one.
+
+        Raises Unsupported if the driver was opened without ``line_errors``, Timeout and DeviceGone.
+        """
+        errors = self.line_errors
+        if errors is None:
+            raise Unsupported(
+                f"{self.port.path}: line errors are marked with line_errors=True only"
+            )
+        deadline = _deadline(timeout)
+        while not (taken := errors.take()):
+            if self._gone is not None:
+                raise self._loss()
+            if not self._rx_on:
+                self._unthrottle()
+            self.chip.resample(self.irq)
+            left = None if deadline is None else max(0.0, deadline - _now())
+            try:
+                errors.happened.wait(left)
+            except TimeoutError:
+                raise Timeout(f"{self.port.path}: no line error within {timeout} s") from None
+        return taken
+
     @property
     def in_waiting(self) -> int:
         """Bytes that a read would find: in the kfifo and still in the tty."""
@@ -459,10 +493,13 @@ class UsbSerial:
 
     def stats(self) -> Stats:
         """The counts, as of now."""
+        marks, dropped = 0, self._dropped
+        if self._marked is not None:
+            marks, dropped = self._marked.marks, self._marked.dropped
         return Stats(
-            received=self._received,
+            received=self._received - marks,
             read=self._read,
-            dropped=self._dropped,
+            dropped=dropped,
             buffered=len(self.fifo),
             discarded=self.port.discarded,
             written=self._written,
