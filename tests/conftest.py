@@ -124,6 +124,8 @@ class UsbDevice:
 @pytest.fixture(scope="session")
 def usb_server() -> Iterator[SpawnedUsb]:
     """The process that serves the chip, for the whole run: its start takes seconds in a guest."""
+    if "UDRIVER_USB" not in os.environ:
+        pytest.skip("rung usbip: runs in the guest that tests/usb/test_rung_usbip.py boots")
     with spawn_usb(os.environ["UDRIVER_USB"]) as server:
         yield server
 

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: MIT
+"""A host for one chip in a test: no kernel, no socket, and the time is whatever the test says."""
+
+from __future__ import annotations
+
+from udriver_hw.chips.ft232r import Ft232r
+from udriver_hw.chips.usb import Setup, Stall
+from udriver_hw.chips.usb_serial import UsbSerial
+
+MS = 1_000_000  # ns
+
+
+class Host:
+    """Configures ``chip`` and asks of it; ``now`` only goes forward."""
+
+    def __init__(self, chip: UsbSerial, now: int = 0) -> None:
+        self.chip = chip
+        self.now = now
+        chip.advance(now)
+        self.standard(0x00, 9, value=1)
+
+    def standard(
+        self, kind: int, request: int, value: int = 0, index: int = 0, length: int = 0
+    ) -> bytes:
+        """One control transfer without data to the chip."""
+        setup = Setup(kind, request, value, index, length)
+        return self.chip.control(setup, b"", self.now)
+
+    def order(self, request: int, value: int = 0, index: int = 0) -> None:
+        """A vendor request, as ftdi_sio sends it."""
+        self.standard(0x40, request, value, index)
+
+    def ask(self, request: int, length: int, index: int = 0) -> bytes:
+        """A vendor request that has an answer."""
+        return self.standard(0xC0, request, 0, index, length)
+
+    def at(self, now: int) -> None:
+        """Let time pass, from event to event as a wire does."""
+        self.chip.advance(self.now)  # what the test has done to the cable meanwhile
+        while (event := self.chip.next_event()) is not None and event <= now:
+            assert event > self.now, "an event that is no news: a wire would spin"
+            self.now = event
+            self.chip.advance(event)
+        self.now = now
+        self.chip.advance(now)
+
+    def write(self, data: bytes) -> int:
+        """Bulk OUT; give how many bytes were taken."""
+        taken = self.chip.take_out(0x02, data, self.now)
+        self.chip.advance(self.now)
+        return taken
+
+    def read(self) -> bytes | None:
+        """Bulk IN, one packet."""
+        packet = self.chip.give_in(0x81, self.now)
+        self.chip.advance(self.now)
+        return packet
+
+    def until_packet(self, end: int) -> bytes:
+        """Poll at each event until a packet comes; ``now`` is then when it left."""
+        while (packet := self.read()) is None:
+            event = self.chip.next_event()
+            assert event is not None, "nothing will ever come"
+            assert event <= end, f"nothing before {event} ns"
+            self.at(event)
+        return packet
+
+    def drain(self) -> bytes:
+        """All packets there are now, without their status bytes."""
+        data = b""
+        while (packet := self.read()) is not None:
+            data += packet[2:]
+        return data
+
+
+def stalls(
+    host: Host, kind: int, request: int, value: int = 0, index: int = 0, length: int = 0
+) -> bool:
+    """Whether this control transfer is stalled."""
+    try:
+        host.standard(kind, request, value, index, length)
+    except Stall:
+        return True
+    return False
+
+
+def ft232r(**options: bool) -> Host:
+    """A host with one of ours."""
+    return Host(Ft232r("UDTEST01", **options))
