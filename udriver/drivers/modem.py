@@ -91,14 +91,14 @@ class ModemLines:
         """The irq number of "cts", "dsr", "dcd" or "ri", for request_irq(); always the same one.
 
         Of its flags IRQF_TRIGGER_RISING and _FALLING say which edges; without either it is both. An
-        edge is one that came after request_irq() returned. Raises ValueError for another name,
-        Unsupported where the tty has no modem lines, DeviceGone.
+        edge is one that came after request_irq() returned. Raises ValueError for another name, and
+        the first time Unsupported where the tty has no modem lines, and DeviceGone.
         """
         if line not in LINES:
             raise ValueError(f"a modem line is one of {', '.join(LINES)}, not {line!r}")
         with self._setup:
-            self._driver.modem_lines()
             if line not in self._lines:
+                self._driver.modem_lines()
                 irq = irq_alloc_desc(f"{self._driver.port.name} {line}", self)
                 self._lines[line] = self._by_irq[irq] = _Line(line, irq)
             return self._lines[line].irq
