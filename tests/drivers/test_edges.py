@@ -43,8 +43,10 @@ def test_a_counter_that_lags_does_not_agree_with_its_level(moves: list[str], lat
     counts = ZERO.copy()
     lines = Lines(0, counts)
     level = play(0, counts, moves)
-    assert not lines.agree(level ^ LINES[late], counts)
+    ahead = level ^ LINES[late]
+    assert not lines.agree(ahead, counts)
     assert lines.agree(level, counts)
+    assert lines.by_count(ahead, counts) == level
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 1), (1, 0)])

@@ -9,6 +9,7 @@ import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -237,6 +238,45 @@ def test_a_level_that_is_ahead_of_its_counter_is_one_edge(
     until(lambda: sum(1 + record.missed for record in handler.records) == 3, "all")
     handler.free()
     assert handler.kinds[-1] == "rising"
+
+
+def test_an_edge_that_the_kernel_does_not_count_turns_nothing_round(
+    on_select: UsbSerial, lines: FakeLines, until: Until
+) -> None:
+    """RI of an 8250: of its two edges one is counted, and by its count alone it would be a rise."""
+    handler = Handler(on_select, "ri")
+    for number in range(1, 4):
+        lines.level |= LINES["ri"]
+        lines.set(ri=False)
+        until(lambda: len(handler.records) == number, "the edge that is counted")  # noqa: B023
+    handler.free()
+    assert handler.kinds == ["falling"] * 3
+
+
+def test_while_edges_keep_coming_their_count_is_right(
+    on_select: UsbSerial, lines: FakeLines, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TIOCMGET is ahead of the counters all the time, and they do not stand still."""
+    monkeypatch.setattr(capture, "STILL_NS", 20_000_000)
+    handler = Handler(on_select, "cts")
+
+    def ahead(port: object) -> int:
+        return lines._modem_lines() ^ LINES["cts"]
+
+    with monkeypatch.context() as while_moving:
+        while_moving.setattr("udriver.drivers.port.Port.modem_lines", ahead)
+        end = time.monotonic() + 20
+        while not handler.records:
+            lines.set(cts=not lines.level & LINES["cts"])
+            time.sleep(0.001)
+            assert time.monotonic() < end
+    until(lambda: on_select.modem.edges["cts"] == lines.counts["cts"], "all are seen")
+    handler.free()
+    for earlier, later in pairwise(handler.records):
+        assert (earlier.edge != later.edge) == (later.missed % 2 == 0)
+    first = handler.records[0]
+    assert (first.edge == "rising") == (first.missed % 2 == 0)
+    assert sum(1 + record.missed for record in handler.records) == lines.counts["cts"]
 
 
 def test_records_that_nobody_takes_are_dropped_oldest_first_and_counted(

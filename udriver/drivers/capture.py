@@ -28,8 +28,9 @@ from udriver.kernel.completion import Completion, complete_all, wait_for_complet
 
 __all__ = ["Capture", "Found"]
 
-WINDOW = 0.005  # seconds between two looks, and what a counter may lag behind its line
-LOOKS = 4  # at counter and level that do not agree
+WINDOW = 0.005  # seconds between two looks
+SHORTEST_PAUSE = 0.001  # seconds before a second look at a counter and a level that do not agree
+STILL_NS = 50_000_000  # a counter does not lag behind its line for so long
 BLIND_WINDOW = 0.1  # seconds between two second looks where /proc does not say who is inside
 KICK_WINDOW = 0.001
 
@@ -192,12 +193,8 @@ class Capture:
                 self._seen_ns = before  # no edge until then; and no question to the chip
                 return
             level = self._port.modem_lines()
-            for _ in range(LOOKS):
-                if self.lines.agree(level, counts):
-                    break
-                time.sleep(WINDOW)
-                before, counts, after = self._read()
-                level = self._port.modem_lines()
+            if not self.lines.agree(level, counts):
+                before, counts, after, level = self._settle(counts)
             once = [line for line in LINES if self.lines.counted(line, first)]
             edges = self.lines.take(level, counts)
             self._seen_ns = before
@@ -211,6 +208,26 @@ class Capture:
                 when = after, after - woke + self.error_ns
             self._takes += 1
             self._report([(edge, *when) for edge in edges], level)
+
+    def _settle(self, counts: Counts) -> tuple[int, Counts, int, int]:
+        """Look until counters and levels agree: as a rule within a millisecond or two.
+
+        Counters that stand still are wrong (an edge that is not counted), those that move are right.
+        """
+        began = moved = time.monotonic_ns()
+        pause = SHORTEST_PAUSE
+        while True:
+            time.sleep(pause)
+            pause = min(2 * pause, WINDOW)
+            last = counts
+            before, counts, after = self._read()
+            level = self._port.modem_lines()
+            if counts != last:
+                moved = after
+            if self.lines.agree(level, counts) or self._stopping or after - moved > STILL_NS:
+                return before, counts, after, level
+            if after - began > 2 * STILL_NS:
+                return before, counts, after, self.lines.by_count(level, counts)
 
     def _read(self) -> tuple[int, Counts, int]:
         """The counters, and the moments around them: an edge that is not in them came after the first."""

@@ -7,8 +7,8 @@ how wrong the time may be.
 TIOCGICOUNT says how many edges a line had, TIOCMGET where it is now, and the two are not read at
 once: for ftdi_sio the first is a copy in memory of what the chip has sent, the second asks the chip. Edges
 of a line alternate, so the parity of the count must agree with the level; while it does not, one of
-the two is on its way, and the caller looks again. If that lasts, the level is right: an 8250 counts
-only one of RI's edges (Documentation: man 2 TIOCMIWAIT, "except for RI").
+the two is on its way, and the caller looks again. If the counter then stands still, the level is right:
+an 8250 counts only one of RI's edges (man 2 ioctl_tty: "except for RI").
 """
 
 from __future__ import annotations
@@ -82,6 +82,13 @@ class Lines:
             self.counted(line, counts) & 1 == bool((level ^ self.level) & bit)
             for line, bit in LINES.items()
         )
+
+    def by_count(self, level: int, counts: Counts) -> int:
+        """``level`` with the four lines where the parity of their counts says they are."""
+        for line, bit in LINES.items():
+            odd = self.counted(line, counts) & 1
+            level = level & ~bit | (self.level ^ bit * odd) & bit
+        return level
 
     def take(self, level: int, counts: Counts) -> list[LineEdges]:
         """The edges since the last look, at most one entry for each line; the new state is kept."""

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: MIT
 """The irqchip of a port's four modem lines: cts, dsr, dcd and ri, an edge each an interrupt.
 
-The capture makes the records on its own thread; the interrupt that says so is handed to the irqchip of
-the driver by way of a pipe, and so lands where all of the driver's interrupts land: ``signal`` on the
-main thread, ``select`` on the irq thread, ``inline`` on whoever sleeps. From there a chained handler
-raises the line, as a gpio expander's does. A pipe and not an eventfd, because an eventfd sends no SIGURG;
-and not the tty's own fd, because the kernel sends none for an edge.
+The capture makes the records on its own thread, for DCD with a time of the kernel's if N_PPS is
+attached. The interrupt that says so is handed to the irqchip of the driver by way of a pipe, and so
+lands where all of the driver's interrupts land: ``signal`` on the main thread, ``select`` on the irq
+thread, ``inline`` on whoever sleeps. From there a chained handler raises the line, as a gpio expander's
+does. A pipe and not an eventfd, because an eventfd sends no SIGURG; and not the tty's own fd, because
+the kernel sends none for an edge.
 
 When the tty goes, TIOCMIWAIT says so, too: the driver's own line is raised, whose handler finds the
 hangup, and then once more each line that is requested; ``driver.gone`` is true by then.
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Literal
 
 from udriver.drivers.capture import Capture, Found
 from udriver.drivers.edges import LINES, Edge
+from udriver.drivers.pps import Pps
 from udriver.errors import Timeout
 from udriver.kernel import tracepoint
 from udriver.kernel.annotation import completion_set_kind
@@ -75,6 +77,7 @@ class ModemLines:
         self._setup = threading.RLock()  # process context only
         self._holders: set[object] = set()
         self._capture: Capture | None = None
+        self._pps: Pps | None = None
         self._pipe: tuple[int, int] | None = None
         self._irq = -1
         self._waiters: dict[Completion, None] = {}
@@ -102,6 +105,19 @@ class ModemLines:
                 irq = irq_alloc_desc(f"{self._driver.port.name} {line}", self)
                 self._lines[line] = self._by_irq[irq] = _Line(line, irq)
             return self._lines[line].irq
+
+    def attach_pps(self) -> str:
+        """Have the kernel itself note when DCD moves, until close(); give the source, as "pps0".
+
+        Records of dcd then have its time and an ``error_ns`` of microseconds. Bytes that arrive at
+        this moment may be lost: the tty changes its line discipline. Raises Unsupported where the
+        kernel has no N_PPS or the tty no modem lines, and DeviceGone.
+        """
+        with self._setup:
+            self._driver.modem_lines()
+            if self._pps is None:
+                self._pps = Pps(self._driver.port)
+            return self._pps.name
 
     def wait(self, lines: int, timeout: float | None) -> int:
         """See UsbSerial.wait_modem_lines()."""
@@ -182,6 +198,8 @@ class ModemLines:
         with self._setup:
             self._closed = True
             self._stop()
+            if self._pps is not None:
+                self._pps.close()
             for line in tuple(self._lines.values()):
                 if not line.requested:  # else its free_irq() is still to come
                     self._forget(line)
@@ -266,6 +284,9 @@ class ModemLines:
             )
             count, is_rising = edges.of_kind(bool(rising), bool(falling))
             if count:
+                stamp = self._pps.stamp(is_rising) if self._pps and line.name == "dcd" else None
+                if stamp is not None and stamp[0] <= timestamp_ns:
+                    timestamp_ns, error_ns = stamp
                 self._seqno += 1
                 line.line_seqno += count
                 number = self._seqno, line.line_seqno, count - 1
