@@ -214,6 +214,18 @@ def test_an_edge_between_the_look_and_the_wait_is_not_lost(
     handler.free()
 
 
+def test_where_proc_does_not_tell_who_waits_it_is_found_all_the_same(
+    on_select: UsbSerial, lines: FakeLines, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture, "is_inside", lambda tid, fd: None)
+    handler = Handler(on_select, "cts")
+    lines.before_entry.append(lambda: lines.set(dcd=True))
+    lines.set(cts=True)
+    until(lambda: on_select.modem.edges["dcd"] == 1, "the edge nobody woke for")
+    handler.free()
+    assert helpers() == set()
+
+
 def test_a_level_that_is_ahead_of_its_counter_is_one_edge(
     on_select: UsbSerial, lines: FakeLines, until: Until
 ) -> None:

@@ -106,14 +106,15 @@ class Capture:
         try:
             # none of the process's signals: each would end the wait for nothing
             signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - {self._kick})
-            self.error_ns = longest_wake()
-            self._look(None)
-            complete_all(self._armed)
+            try:
+                self.error_ns = longest_wake()
+                self._look(None)
+            finally:
+                complete_all(self._armed)
             self._wait_for_edges()
         except OSError:
             pass  # gone: said below
         finally:
-            complete_all(self._armed)
             if not self._stopping:
                 self._ended()
             self._out = True

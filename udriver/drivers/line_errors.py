@@ -22,7 +22,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import Literal
 
-from udriver.drivers.parmrk import LONGEST_HELD, Mark, Parmrk
+from udriver.drivers.parmrk import Mark, Parmrk
 from udriver.drivers.port import Port
 from udriver.errors import DeviceGone, Unsupported
 from udriver.kernel import tracepoint
@@ -41,7 +41,6 @@ COUNTERS: dict[Kind, tuple[str, ...]] = {
 }
 QUEUE = 1024  # events that wait to be taken; the oldest go first
 READ_SIZE = 4096
-SMALLEST = 16  # bytes of a kfifo: some of it is kept for what the parser holds
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +148,11 @@ class MarkedKfifo(Kfifo):
     is all the data there was, ``marks`` the bytes of the stream that were none.
     """
 
-    __slots__ = ("_buffer", "_drop", "_errors", "_parser", "dropped", "marks", "received")
+    __slots__ = ("_buffer", "_drop", "_errors", "_parser", "_size", "dropped", "marks", "received")
 
     def __init__(self, size: int, errors: LineErrors, *, drop: bool) -> None:
-        super().__init__(max(size, SMALLEST))
+        super().__init__(2 * size)  # what the parser holds may be data of which no room was asked
+        self._size = super().size // 2
         self._errors = errors
         self._drop = drop
         self._parser = Parmrk()
@@ -161,13 +161,13 @@ class MarkedKfifo(Kfifo):
 
     @property
     def size(self) -> int:
-        """Bytes of data that it is sure to hold."""
-        return super().size - LONGEST_HELD
+        """Bytes it holds when full, as of a Kfifo of this size; a byte more now and then."""
+        return self._size
 
     @property
     def avail(self) -> int:
-        """Bytes of the stream it has room for: what the parser holds may turn out to be data."""
-        return max(0, super().avail - LONGEST_HELD)
+        """Bytes of the stream it has room for."""
+        return max(0, self._size - len(self))
 
     def dma_in_prepare(self) -> list[memoryview]:
         """A buffer for the next bytes of the stream; empty when full."""
@@ -197,7 +197,7 @@ class MarkedKfifo(Kfifo):
             self._errors.tell(*event)
 
     def _put(self, data: bytearray) -> None:
-        free = super().avail
+        free = self.avail if self._drop else super().avail
         start = self.in_ & self._mask
         kept = memoryview(data)[:free]
         tail = min(len(kept), self._mask + 1 - start)

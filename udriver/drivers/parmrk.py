@@ -15,7 +15,6 @@ from typing import NamedTuple
 
 __all__ = ["Mark", "Parmrk"]
 
-LONGEST_HELD = 2  # bytes of a mark that is not whole yet
 _SPECIAL = re.compile(rb"\xff(?:\xff|\x00(?P<marked>[\x00-\xff])|(?P<other>[\x01-\xfe]))")
 
 
