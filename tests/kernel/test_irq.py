@@ -26,6 +26,8 @@ from udriver.kernel.irq import (
     IRQF_NO_AUTOEN,
     IRQF_ONESHOT,
     IRQF_SHARED,
+    IRQF_TRIGGER_FALLING,
+    IRQF_TRIGGER_RISING,
     IrqReturn,
     disable_irq,
     disable_irq_nosync,
@@ -195,6 +197,7 @@ def test_a_line_that_is_not_there() -> None:
         (0, IRQF_SHARED),
         (IRQF_SHARED, IRQF_SHARED | IRQF_ONESHOT),
         (IRQF_SHARED | IRQF_ONESHOT, IRQF_SHARED),
+        (IRQF_SHARED | IRQF_TRIGGER_RISING, IRQF_SHARED | IRQF_TRIGGER_FALLING),
     ],
 )
 def test_a_line_is_shared_only_if_both_ask_alike(irq: int, first: int, second: int) -> None:
@@ -203,6 +206,74 @@ def test_a_line_is_shared_only_if_both_ask_alike(irq: int, first: int, second: i
         request_irq(irq, counting([], "b"), second, "second", 2)
     assert caught.value.errno == 16
     assert irq_stat(irq).name == "first"
+
+
+class BusChip(Chip):
+    """A chip with the three operations that a chip need not have."""
+
+    refuses = ""
+
+    def _note(self, what: str) -> None:
+        self.asked.append(what)
+        if what == self.refuses:
+            raise ValueError(what)
+
+    def irq_request_resources(self, irq: int) -> None:
+        self._note("request_resources")
+
+    def irq_release_resources(self, irq: int) -> None:
+        self._note("release_resources")
+
+    def irq_set_type(self, irq: int, flow_type: int) -> None:
+        self._note(f"set_type {flow_type}")
+
+
+@pytest.fixture
+def bus_chip(chip: Chip) -> BusChip:
+    return BusChip()
+
+
+@pytest.fixture
+def bus_irq(bus_chip: BusChip) -> Iterator[int]:
+    number = irq_alloc_desc("bus line", bus_chip)
+    yield number
+    irq_free_desc(number)
+
+
+@pytest.mark.udriver_allow("I4")
+def test_resources_are_held_from_the_first_handler_to_the_last(
+    bus_chip: BusChip, bus_irq: int
+) -> None:
+    flags = IRQF_SHARED | IRQF_TRIGGER_RISING
+    request_irq(bus_irq, counting([], "a"), flags, "a", 1)
+    request_irq(bus_irq, counting([], "b"), flags, "b", 2)
+    request_irq(bus_irq, counting([], "c"), IRQF_SHARED, "c", 3)  # takes the trigger it finds
+    for dev_id in (2, 1, 3):
+        free_irq(bus_irq, dev_id)
+    first = ["request_resources", "set_type 1", "unmask"]
+    assert bus_chip.asked == [*first, "unmask", "unmask", "mask", "release_resources"]
+
+
+@pytest.mark.parametrize(
+    ("refuses", "asked"),
+    [
+        ("request_resources", ["request_resources"]),
+        ("set_type 2", ["request_resources", "set_type 2", "release_resources"]),
+    ],
+)
+def test_a_chip_that_refuses_leaves_a_line_as_it_was(
+    bus_chip: BusChip, bus_irq: int, refuses: str, asked: list[str]
+) -> None:
+    bus_chip.refuses = refuses
+    with pytest.raises(ValueError, match=refuses):
+        request_irq(bus_irq, counting([], "h"), IRQF_TRIGGER_FALLING, "h", 1)
+    assert bus_chip.asked == asked
+    bus_chip.refuses = ""
+    request_irq(bus_irq, counting([], "h"), 0, "h", 1)
+    free_irq(bus_irq, 1)
+    assert bus_chip.asked[len(asked) :] == [
+        "request_resources", "unmask", "mask", "release_resources",
+    ]  # fmt: skip
 
 
 @pytest.mark.udriver_allow("I3")

@@ -24,6 +24,8 @@ from functools import partial
 from typing import Any, Literal, Self
 
 from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
+from udriver.drivers.line_errors import LineError, LineErrors, MarkedKfifo
+from udriver.drivers.modem import ModemLines
 from udriver.drivers.port import Port
 from udriver.drivers.realtime import Realtime, Recipe
 from udriver.drivers.transmitter import Transmitter
@@ -51,7 +53,6 @@ from udriver.kernel.kfifo import Kfifo
 
 __all__ = ["Stats", "UsbSerial"]
 
-MODEM_WINDOW = 0.005  # seconds between two looks at the modem lines
 GONE = select.EPOLLHUP | select.EPOLLERR
 RX = IN | GONE
 # half a tty's buffer: behind a read of so many bytes there is more, if a stream is coming
@@ -86,7 +87,8 @@ class UsbSerial:
 
     ``fifo_size`` in bytes is the kfifo's; ``on_full`` says what happens when it is full:
     ``throttle`` leaves the bytes in the tty, which then holds the device back, ``drop`` throws
-    the newest away and counts them. Timeouts are seconds per call, None for none.
+    the newest away and counts them. ``line_errors`` has the tty mark breaks and broken bytes, which
+    ``driver.line_errors`` then tells of. Timeouts are seconds per call, None for none.
     ``realtime=True``, or a Recipe of one's own, takes the steps of realtime.py until close();
     ``driver.realtime`` then says which of them took.
 
@@ -102,6 +104,7 @@ class UsbSerial:
         fifo_size: int = 65536,
         on_full: OnFull = "throttle",
         realtime: bool | Recipe = False,
+        line_errors: bool = False,
     ) -> None:
         if on_full not in ("throttle", "drop"):
             raise ValueError(f'on_full is "throttle" or "drop", not {on_full!r}')
@@ -109,8 +112,13 @@ class UsbSerial:
             raise ValueError(f"irqchip is one of {', '.join(IRQCHIPS)}, not {irqchip!r}")
         self.port = port
         self.chip = IRQCHIPS[irqchip] if isinstance(irqchip, str) else irqchip
-        self.fifo = Kfifo(fifo_size)
         self._drop = on_full == "drop"
+        self.line_errors = LineErrors(port) if line_errors else None
+        self._marked: MarkedKfifo | None = None
+        if self.line_errors is None:
+            self.fifo = Kfifo(fifo_size)
+        else:
+            self.fifo = self._marked = MarkedKfifo(fifo_size, self.line_errors, drop=self._drop)
         self.rx_ready = Completion(f"rx_ready of {port.name}")
         self.tx_room = Completion(f"tx_room of {port.name}")
         self.tx_empty = Completion(f"tx_empty of {port.name}")
@@ -126,6 +134,7 @@ class UsbSerial:
         self._read = 0
         self._scratch = memoryview(bytearray(4096))
         self._transmitter: Transmitter | None = None
+        self._modem: ModemLines | None = None
         self._closed = self._attached = False
         self._removed = Completion(f"{port.name} removed")
         self._remover: threading.Thread | None = None
@@ -145,7 +154,7 @@ class UsbSerial:
     @classmethod
     def open(cls, path: str | os.PathLike[str], **options: Any) -> Self:
         """Open ``path`` and bring the driver up on it; options of Port and UsbSerial together."""
-        mine = {"irqchip", "fifo_size", "on_full", "realtime"}
+        mine = {"irqchip", "fifo_size", "on_full", "line_errors", "realtime"}
         port = Port(path, **{key: options[key] for key in options if key not in mine})
         try:
             return cls(port, **{key: options[key] for key in options if key in mine})
@@ -194,6 +203,8 @@ class UsbSerial:
             # nobody may still use the fd: its number will soon be another file's
             while any(ident != closer for ident in tuple(self.inside.values())):
                 self.quiet.wait()
+            if self._modem is not None:
+                self._modem.close()
             free_irq(self.irq, self)
             if self._transmitter is not None:
                 self._transmitter.stop()
@@ -321,6 +332,8 @@ class UsbSerial:
         events = (self.unplugged, self.rx_ready, self.tx_room, self.tx_empty)
         for completion in (*events, self._read_turn, self._write_turn):
             complete_all(completion)
+        if self.line_errors is not None:
+            complete_all(self.line_errors.happened)
 
     # process context
 
@@ -445,35 +458,63 @@ class UsbSerial:
         drop = partial(self._take, self.fifo.size)
         return len(in_turn(self, self._read_turn, None, "read", drop))
 
-    def wait_modem_lines(self, lines: int, timeout: float | None = None) -> int:
-        """Wait until one of ``lines`` (TIOCM_* bits) changes; give all lines then.
+    @property
+    def modem(self) -> ModemLines:
+        """The modem lines: records of their edges, how they are learned of, how late they may be."""
+        if self._modem is None:
+            self._modem = ModemLines(self)
+        return self._modem
 
-        Looks every 5 ms, and at the kernel's counters too, so that a pulse in between is not
-        missed. Raises Unsupported where the tty has no modem lines, Timeout and DeviceGone.
+    def line_irq(self, line: str) -> int:
+        """The irq number of "cts", "dsr", "dcd" or "ri", for request_irq(); see ModemLines.irq().
+
+        Of its flags IRQF_TRIGGER_RISING and _FALLING say which edges. Raises Unsupported where the
+        tty has no modem lines, and DeviceGone.
         """
-        deadline = _deadline(timeout)
-        before = self._modem_state(lines)
-        while (now := self._modem_state(lines))[1] == before[1]:
-            if deadline is not None and _now() >= deadline:
-                raise Timeout(f"{self.port.path}: no modem line changed within {timeout} s")
-            try:
-                self.unplugged.wait(MODEM_WINDOW)
-            except TimeoutError:
-                continue
-        return now[0]
+        return self.modem.irq(line)
 
-    def _modem_state(self, lines: int) -> tuple[int, object]:
+    def modem_lines(self) -> int:
+        """CTS, DSR, RI, DCD, DTR, RTS as they are now, as TIOCM_* bits. Unsupported, DeviceGone."""
         if self._gone is None:
             try:
-                level, counts = self.port.modem_lines(), self.port.icount()
+                return self.port.modem_lines()
             except Unsupported:
                 raise
             except OSError as exc:
                 self._hangup(os.strerror(exc.errno or errno.EIO))
-        if self._gone is not None:
-            raise self._loss()
-        edges = counts and (counts.cts, counts.dsr, counts.rng, counts.dcd)
-        return level, (level & lines, edges)
+        raise self._loss()
+
+    def wait_modem_lines(self, lines: int, timeout: float | None = None) -> int:
+        """Wait until one of ``lines`` (TIOCM_* bits of inputs) changes; give all lines then.
+
+        A pulse that is over already is a change: the kernel counted it. Raises Unsupported where
+        the tty has no modem lines, Timeout and DeviceGone.
+        """
+        return self.modem.wait(lines, timeout)
+
+    def wait_line_errors(self, timeout: float | None = None) -> list[LineError]:
+        """Wait for breaks and broken bytes; give those that nobody took yet, in order, at least one.
+
+        Raises Unsupported if the driver was opened without ``line_errors``, Timeout and DeviceGone.
+        """
+        errors = self.line_errors
+        if errors is None:
+            raise Unsupported(
+                f"{self.port.path}: line errors are marked with line_errors=True only"
+            )
+        deadline = _deadline(timeout)
+        while not (taken := errors.take()):
+            if self._gone is not None:
+                raise self._loss()
+            if not self._rx_on:
+                self._unthrottle()
+            self.chip.resample(self.irq)
+            left = None if deadline is None else max(0.0, deadline - _now())
+            try:
+                errors.happened.wait(left)
+            except TimeoutError:
+                raise Timeout(f"{self.port.path}: no line error within {timeout} s") from None
+        return taken
 
     @property
     def in_waiting(self) -> int:
@@ -487,10 +528,13 @@ class UsbSerial:
 
     def stats(self) -> Stats:
         """The counts, as of now."""
+        marks, dropped = 0, self._dropped
+        if self._marked is not None:
+            marks, dropped = self._marked.marks, self._marked.dropped
         return Stats(
-            received=self._received,
+            received=self._received - marks,
             read=self._read,
-            dropped=self._dropped,
+            dropped=dropped,
             buffered=len(self.fifo),
             discarded=self.port.discarded,
             written=self._written,
@@ -604,5 +648,7 @@ def _forked() -> None:
         driver._final_irq = irq_stat(driver.irq)
         driver._closed = True
         driver._attached = False
+        if driver._modem is not None:
+            driver._modem.abandon()
         driver.port.abandon()
     _open_drivers.clear()

@@ -30,6 +30,11 @@ from udriver.kernel.irqdesc import (
     IRQF_NO_AUTOEN,
     IRQF_ONESHOT,
     IRQF_SHARED,
+    IRQF_TRIGGER_FALLING,
+    IRQF_TRIGGER_HIGH,
+    IRQF_TRIGGER_LOW,
+    IRQF_TRIGGER_MASK,
+    IRQF_TRIGGER_RISING,
     Handler,
     IrqAction,
     IrqChip,
@@ -50,6 +55,11 @@ __all__ = [
     "IRQF_NO_AUTOEN",
     "IRQF_ONESHOT",
     "IRQF_SHARED",
+    "IRQF_TRIGGER_FALLING",
+    "IRQF_TRIGGER_HIGH",
+    "IRQF_TRIGGER_LOW",
+    "IRQF_TRIGGER_MASK",
+    "IRQF_TRIGGER_RISING",
     "IRQ_HANDLED",
     "IRQ_NONE",
     "IRQ_WAKE_THREAD",
@@ -110,11 +120,16 @@ def request_threaded_irq(
     action = IrqAction(handler, thread_fn, flags, name, dev_id)
     with _setup_mutex:
         _check_sharing(desc, action)
-        if thread_fn is not None:
-            action.thread = threading.Thread(
-                target=_irq_thread, args=(desc, action), name=f"irq/{irq}-{name}", daemon=True
-            )
-            action.thread.start()
+        try:
+            _prepare_line(desc, flags & IRQF_TRIGGER_MASK)
+            if thread_fn is not None:
+                action.thread = threading.Thread(
+                    target=_irq_thread, args=(desc, action), name=f"irq/{irq}-{name}", daemon=True
+                )
+                action.thread.start()
+        except BaseException:
+            _release_line(desc)
+            raise
         if flags & IRQF_NO_AUTOEN:
             desc.disables.append(None)
         desc.actions += (action,)
@@ -125,10 +140,36 @@ def request_threaded_irq(
 def _check_sharing(desc: IrqDesc, action: IrqAction) -> None:
     for other in desc.actions:
         both = other.flags & action.flags & IRQF_SHARED
-        if not both or (other.flags ^ action.flags) & IRQF_ONESHOT:
+        alike = IRQF_ONESHOT
+        if action.flags & IRQF_TRIGGER_MASK:  # who asks for none takes what the line has
+            alike |= IRQF_TRIGGER_MASK
+        if not both or (other.flags ^ action.flags) & alike:
             raise OSError(
                 16, f"irq {desc.irq} belongs to {other.name}; both must ask for IRQF_SHARED alike"
             )
+
+
+def _prepare_line(desc: IrqDesc, trigger: int) -> None:
+    if desc.actions:
+        return
+    if not desc.resources:
+        _ask_chip(desc, "irq_request_resources")
+        desc.resources = True
+    if trigger:
+        _ask_chip(desc, "irq_set_type", trigger)
+
+
+def _release_line(desc: IrqDesc) -> None:
+    if not desc.actions and desc.resources:
+        desc.resources = False
+        _ask_chip(desc, "irq_release_resources")
+
+
+def _ask_chip(desc: IrqDesc, operation: str, *arguments: int) -> None:
+    """What a chip need not have: see IrqChip."""
+    function = getattr(desc.chip, operation, None)
+    if function is not None:
+        function(desc.irq, *arguments)
 
 
 def free_irq(irq: int, dev_id: Any) -> str | None:
@@ -155,8 +196,10 @@ def free_irq(irq: int, dev_id: Any) -> str | None:
         action.stop = True
         complete(action.wake_thread)
         action.thread.join()
-    if not desc.actions:
-        desc.disables.clear()
+    with _setup_mutex:
+        if not desc.actions:
+            desc.disables.clear()
+        _release_line(desc)
     return action.name
 
 

@@ -27,6 +27,11 @@ __all__ = [
     "IRQF_NO_AUTOEN",
     "IRQF_ONESHOT",
     "IRQF_SHARED",
+    "IRQF_TRIGGER_FALLING",
+    "IRQF_TRIGGER_HIGH",
+    "IRQF_TRIGGER_LOW",
+    "IRQF_TRIGGER_MASK",
+    "IRQF_TRIGGER_RISING",
     "IRQ_HANDLED",
     "IRQ_NONE",
     "IRQ_WAKE_THREAD",
@@ -54,6 +59,11 @@ IRQ_HANDLED = IrqReturn.HANDLED
 IRQ_WAKE_THREAD = IrqReturn.WAKE_THREAD
 _WAKE_THREAD = int(IRQ_WAKE_THREAD)
 
+IRQF_TRIGGER_RISING = 0x00000001
+IRQF_TRIGGER_FALLING = 0x00000002
+IRQF_TRIGGER_HIGH = 0x00000004
+IRQF_TRIGGER_LOW = 0x00000008
+IRQF_TRIGGER_MASK = 0x0000000F
 IRQF_SHARED = 0x00000080
 IRQF_ONESHOT = 0x00002000
 IRQF_NO_AUTOEN = 0x00080000
@@ -66,7 +76,13 @@ Handler = Callable[[int, Any], IrqReturn]
 
 
 class IrqChip(Protocol):
-    """``struct irq_chip``: what the core asks of whoever raises the line."""
+    """``struct irq_chip``: what the core asks of whoever raises the line.
+
+    A chip may have three more, which the kernel may leave NULL. All are called in process context
+    and may sleep and raise: ``irq_request_resources(irq)`` before the line's first handler,
+    ``irq_release_resources(irq)`` after its last is gone, and ``irq_set_type(irq, flow_type)`` with the
+    IRQF_TRIGGER_* bits of a request that has any.
+    """
 
     @property
     def name(self) -> str:
@@ -151,6 +167,7 @@ class IrqDesc:
         self.busy = threading.Lock()  # only ever tried, never waited for
         self.runner: int | None = None  # the thread that holds it
         self.pending = False
+        self.resources = False  # the chip was asked for them
         self.idle_waiters: deque[Completion] = deque()
         self.raises = itertools.count()
         self.replays = 0

@@ -28,6 +28,8 @@ EVENTS = {
     "sched_waking": "a task runs again; values: jiffies it had left",
     "kfifo_out": "a reader took bytes out of the kfifo; values: how many",
     "tty_write": "bytes were handed to the tty; values: how many",
+    "modem_edge": "a modem line changed; values: rising or falling, its number, ns it may be late",
+    "line_error": "a byte came broken, or none did; values: what, where in the stream",
     "hangup": "the device is gone",
 }
 

@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: MIT
+r"""Line errors through the driver on a pty; real ones are in tests/vm/test_modem.py.
+
+A pty writes no mark of its own, so the tests write them: once the driver is open they clear PARMRK, and
+what the device then sends comes through as a tty would have marked it. Counters are played.
+"""
+
+from __future__ import annotations
+
+import os
+import termios
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from udriver.drivers.line_errors import LineError
+from udriver.drivers.port import Icount, Port
+from udriver.drivers.usbserial import UsbSerial
+from udriver.errors import DeviceGone, Timeout, Unsupported
+from udriver.kernel import tracepoint
+from udriver_hw.loopback import Loopback
+
+Until = Callable[[Callable[[], object], str], None]
+NOTHING = dict.fromkeys(Icount.__dataclass_fields__, 0)
+MARKING = termios.INPCK | termios.PARMRK
+
+
+class Marking:
+    """A device whose tty marks what the test says it does."""
+
+    def __init__(self, device: Loopback, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.device = device
+        self.counts: dict[str, int] | None = NOTHING.copy()
+        monkeypatch.setattr(Port, "icount", lambda port: self.counts and Icount(**self.counts))
+
+    def open(self, **options: Any) -> UsbSerial:
+        driver = UsbSerial.open(self.device.path, line_errors=True, **options)
+        attributes = termios.tcgetattr(driver.port.fd)
+        assert attributes[0] & MARKING == MARKING
+        attributes[0] &= ~MARKING
+        termios.tcsetattr(driver.port.fd, termios.TCSANOW, attributes)
+        return driver
+
+    def send(self, raw: bytes, **counted: int) -> None:
+        """These bytes, and so many errors of each kind that the kernel counted by then."""
+        for name, count in counted.items():
+            assert self.counts is not None
+            self.counts[name] += count
+        self.device.push(raw)
+
+
+@pytest.fixture
+def device() -> Iterator[Loopback]:
+    with Loopback() as loopback:
+        yield loopback
+
+
+@pytest.fixture
+def marking(device: Loopback, monkeypatch: pytest.MonkeyPatch) -> Marking:
+    return Marking(device, monkeypatch)
+
+
+def summary(errors: list[LineError]) -> list[tuple[str, int, int | None]]:
+    return [(error.kind, error.position, error.byte) for error in errors]
+
+
+def test_without_errors_all_bytes_come_through(device: Loopback, udriver_irq: str) -> None:
+    """255 among them, which the tty writes twice."""
+    data = bytes(range(256)) * 40
+    with UsbSerial.open(device.path, irqchip=udriver_irq, line_errors=True) as driver:
+        assert driver.transact(data, len(data), timeout=20) == data
+        stats = driver.stats()
+        assert (stats.received, stats.read, stats.buffered) == (len(data), len(data), 0)
+        assert driver.line_errors is not None
+        assert driver.line_errors.take() == []
+
+
+@pytest.mark.parametrize(
+    ("counted", "raw", "data", "told"),
+    [
+        ({"parity": 1}, b"ab\xff\0Xcd", b"abXcd", [("parity", 2, ord("X"))]),
+        ({"frame": 1}, b"ab\xff\0Xcd", b"abXcd", [("framing", 2, ord("X"))]),
+        ({"frame": 1}, b"ab\xff\0\0cd", b"ab\0cd", [("framing", 2, 0)]),
+        ({"brk": 1}, b"ab\xff\0\0cd", b"abcd", [("break", 2, None)]),
+        ({"overrun": 1}, b"abcd", b"abcd", [("overrun", 4, None)]),
+        ({"buf_overrun": 1}, b"abcd", b"abcd", [("overrun", 4, None)]),
+    ],
+    ids=["parity", "framing", "framing of a zero", "break", "overrun", "buf_overrun"],
+)
+def test_each_kind_is_told_once(
+    marking: Marking,
+    udriver_irq: str,
+    counted: dict[str, int],
+    raw: bytes,
+    data: bytes,
+    told: list[tuple[str, int, int | None]],
+) -> None:
+    with marking.open(irqchip=udriver_irq) as driver:
+        marking.send(raw, **counted)
+        assert driver.readexactly(len(data), timeout=20) == data
+        assert summary(driver.wait_line_errors(timeout=20)) == told
+        errors = driver.line_errors
+        assert errors is not None
+        assert sum(errors.seen.values()) == sum(errors.counted.values()) == 1
+        assert errors.seen[told[0][0]] == errors.counted[told[0][0]] == 1  # type: ignore[index]
+        with pytest.raises(Timeout, match=r"no line error within 0\.01 s"):
+            driver.wait_line_errors(timeout=0.01)
+        assert driver.stats().received == len(data)
+
+
+def test_errors_come_in_the_order_of_the_stream(marking: Marking, until: Until) -> None:
+    with marking.open(irqchip="select") as driver:
+        at = 0
+        for kind, name in [("break", "brk"), ("parity", "parity"), ("framing", "frame")] * 5:
+            byte = b"\0" if kind == "break" else b"\xff"
+            marking.send(b"data\xff\0" + byte, **{name: 1})
+            at += 4 + (kind != "break")
+            until(lambda: driver.stats().received == at, "it is drained")  # noqa: B023
+        assert driver.line_errors is not None
+        told = driver.line_errors.take()
+        assert [error.kind for error in told] == ["break", "parity", "framing"] * 5
+        positions = [error.position for error in told]
+        assert positions[:4] == [4, 8, 13, 18]
+        assert positions == sorted(positions)
+        data = driver.readexactly(at)
+        assert all(data[error.position] == 0xFF for error in told if error.byte is not None)
+        assert data.replace(b"\xff", b"") == b"data" * 15
+
+
+def test_two_kinds_that_come_at_once_are_not_guessed(marking: Marking, until: Until) -> None:
+    with marking.open(irqchip="select") as driver:
+        marking.send(b"\xff\0A\xff\0B", parity=1, frame=1)
+        assert driver.readexactly(2, timeout=20) == b"AB"
+        told = driver.wait_line_errors(timeout=20)
+        assert summary(told) == [("parity or framing", 0, 65), ("parity or framing", 1, 66)]
+        marking.send(b"\xff\0C", frame=1)  # and afterwards all is clear again
+        assert driver.readexactly(1, timeout=20) == b"C"
+        assert summary(driver.wait_line_errors(timeout=20)) == [("framing", 2, 67)]
+
+
+def test_a_mark_that_is_cut_in_two_wakes_nobody_early(marking: Marking, until: Until) -> None:
+    with marking.open(irqchip="select") as driver:
+        for piece in (b"a\xff", b"\0", b"Xb\xff"):
+            marking.send(piece, **({"parity": 1} if piece == b"a\xff" else {}))
+            until(lambda: driver.port.in_waiting() == 0, "it is taken")
+        until(lambda: len(driver.fifo) == 3, "what is whole is there")
+        marking.send(b"\xff")
+        assert driver.readexactly(4, timeout=20) == b"aXb\xff"
+        assert summary(driver.wait_line_errors(timeout=20)) == [("parity", 1, ord("X"))]
+
+
+def test_without_counters_a_zero_is_a_break(marking: Marking) -> None:
+    marking.counts = None
+    with marking.open(irqchip="select") as driver:
+        marking.send(b"a\xff\0\0\xff\0X")
+        assert driver.readexactly(2, timeout=20) == b"aX"
+        told = driver.wait_line_errors(timeout=20)
+        assert summary(told) == [("break", 1, None), ("parity or framing", 1, ord("X"))]
+
+
+def test_what_is_counted_and_not_marked_stays_visible(marking: Marking, until: Until) -> None:
+    """cdc_acm counts parity errors and marks none."""
+    with marking.open(irqchip="select") as driver:
+        marking.send(b"abc", parity=2)
+        assert driver.readexactly(3, timeout=20) == b"abc"
+        errors = driver.line_errors
+        assert errors is not None
+        assert (errors.counted["parity"], errors.seen["parity"], errors.take()) == (2, 0, [])
+
+
+@pytest.mark.parametrize("on_full", ["throttle", "drop"])
+def test_a_full_kfifo(marking: Marking, udriver_irq: str, on_full: Any, until: Until) -> None:
+    raw = b"0123456789abcde\xff\0Xf\xff\xff" * 100
+    data = b"0123456789abcdeXf\xff" * 100
+    with marking.open(irqchip=udriver_irq, fifo_size=64, on_full=on_full) as driver:
+        assert marking.counts is not None
+        marking.counts["parity"] += 100
+        marking.send(raw)
+        if on_full == "throttle":
+            assert driver.readexactly(len(data), timeout=20) == data
+        else:
+            until(lambda: driver.stats().received == len(data), "all is drained")
+            assert driver.read() == data[:64]
+        errors = driver.line_errors
+        assert errors is not None
+        assert [error.position for error in errors.take()] == list(range(15, len(data), 18))
+        stats = driver.stats()
+        assert stats.received == stats.read + stats.dropped + stats.buffered == len(data)
+
+
+def test_as_much_as_the_kfifo_holds_can_be_waited_for(marking: Marking) -> None:
+    with marking.open(irqchip="inline", fifo_size=16) as driver:
+        marking.send(b"x" * 40)
+        assert driver.readexactly(driver.fifo.size, timeout=20) == b"x" * driver.fifo.size
+        assert driver.readexactly(40 - driver.fifo.size, timeout=20) == b"x" * (
+            40 - driver.fifo.size
+        )
+
+
+def test_a_break_alone_wakes_who_waits_for_one(
+    marking: Marking, udriver_irq: str, other: Any, until: Until
+) -> None:
+    with marking.open(irqchip=udriver_irq) as driver:
+        waiter = other(driver.wait_line_errors, timeout=20)
+        until(lambda: waiter.is_alive(), "it waits")
+        marking.send(b"\xff\0\0", brk=1)
+        assert summary(waiter.end()) == [("break", 0, None)]
+        assert driver.in_waiting == 0
+
+
+def test_an_unplug_ends_the_wait_for_one(
+    marking: Marking, udriver_irq: str, device: Loopback, other: Any
+) -> None:
+    with marking.open(irqchip=udriver_irq) as driver:
+        waiter = other(driver.wait_line_errors)
+        device.unplug()
+        assert isinstance(waiter.end(), DeviceGone)
+
+
+def test_events_that_nobody_takes_are_dropped_oldest_first(
+    marking: Marking, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    monkeypatch.setattr("udriver.drivers.line_errors.QUEUE", 3)
+    with marking.open(irqchip="select") as driver:
+        marking.send(b"\xff\0A" * 5, parity=5)
+        assert driver.readexactly(5, timeout=20) == b"AAAAA"
+        errors = driver.line_errors
+        assert errors is not None
+        until(lambda: errors.overflows == 2, "all are told")
+        assert [error.position for error in errors.take()] == [2, 3, 4]
+
+
+def test_it_is_refused_where_it_was_not_asked_for(device: Loopback) -> None:
+    with UsbSerial.open(device.path, irqchip="select") as driver:
+        assert driver.line_errors is None
+        assert type(driver.fifo).__name__ == "Kfifo"
+        with pytest.raises(Unsupported, match="line_errors=True"):
+            driver.wait_line_errors()
+
+
+def test_close_puts_the_termios_back(device: Loopback) -> None:
+    fd = os.open(device.path, os.O_RDWR | os.O_NOCTTY)
+    try:
+        attributes = termios.tcgetattr(fd)
+        attributes[0] = termios.IGNPAR | termios.BRKINT | termios.ICRNL
+        termios.tcsetattr(fd, termios.TCSANOW, attributes)
+        found = termios.tcgetattr(fd)
+        with UsbSerial.open(device.path, irqchip="select", line_errors=True, exclusive=False):
+            assert termios.tcgetattr(fd)[0] & (MARKING | termios.IGNPAR | termios.BRKINT) == MARKING
+        assert termios.tcgetattr(fd) == found
+    finally:
+        os.close(fd)
+
+
+def test_trace_shows_an_error(marking: Marking) -> None:
+    with marking.open(irqchip="select") as driver, tracepoint.recording() as events:
+        marking.send(b"ab\xff\0\0", brk=1)
+        driver.wait_line_errors(timeout=20)
+        told = [event for event in events if event.name == "line_error"]
+        assert [(event.subject, event.values) for event in told] == [
+            (driver.port.name, ("break", 2))
+        ]
+        assert told[0].context != "process"

@@ -1,0 +1,588 @@
+# SPDX-License-Identifier: MIT
+"""Modem-line interrupts on a pty whose ioctls are played; real edges are in tests/vm/test_modem.py."""
+
+from __future__ import annotations
+
+import os
+import signal
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from tests.drivers.fake_lines import FakeLines
+from udriver.drivers import capture, miwait, modem
+from udriver.drivers.edges import LINES, Edge
+from udriver.drivers.irqchip import IRQCHIPS
+from udriver.drivers.usbserial import UsbSerial
+from udriver.errors import DeviceGone, Timeout, Unsupported
+from udriver.kernel import tracepoint
+from udriver.kernel.completion import Completion, complete
+from udriver.kernel.irq import (
+    IRQ_HANDLED,
+    IRQF_TRIGGER_FALLING,
+    IRQF_TRIGGER_HIGH,
+    IRQF_TRIGGER_RISING,
+    IrqReturn,
+    disable_irq,
+    enable_irq,
+    free_irq,
+    irq_stat,
+    request_irq,
+)
+from udriver_hw.loopback import Loopback
+
+Until = Callable[[Callable[[], object], str], None]
+BOTH = IRQF_TRIGGER_RISING | IRQF_TRIGGER_FALLING
+HELPERS = {"irq/modem", "irq/modem-look"}
+
+
+@pytest.fixture
+def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLines]:
+    with FakeLines(monkeypatch) as fake:
+        yield fake
+
+
+@pytest.fixture
+def device() -> Iterator[Loopback]:
+    with Loopback() as loopback:
+        yield loopback
+
+
+@pytest.fixture
+def driver(lines: FakeLines, device: Loopback, udriver_irq: str) -> Iterator[UsbSerial]:
+    with UsbSerial.open(device.path, irqchip=udriver_irq) as opened:
+        yield opened
+
+
+@pytest.fixture
+def on_select(lines: FakeLines, device: Loopback) -> Iterator[UsbSerial]:
+    """Where it does not matter on which thread interrupts land."""
+    with UsbSerial.open(device.path, irqchip="select") as opened:
+        yield opened
+
+
+class Handler:
+    """Takes a line's records; remembers them, and where it ran."""
+
+    def __init__(self, driver: UsbSerial, line: str, flags: int = BOTH) -> None:
+        self.driver = driver
+        self.line = line
+        self.records: list[Edge] = []
+        self.threads: set[str] = set()
+        self.runs = 0
+        self.gone: list[bool] = []
+        self.irq = driver.line_irq(line)
+        request_irq(self.irq, self, flags, line, self)
+
+    def __call__(self, irq: int, dev_id: object) -> IrqReturn:
+        self.records += self.driver.modem.events(self.line)
+        self.threads.add(threading.current_thread().name)
+        self.gone.append(self.driver.gone)
+        self.runs += 1
+        return IRQ_HANDLED
+
+    def free(self) -> None:
+        free_irq(self.irq, self)
+
+    @property
+    def kinds(self) -> list[str]:
+        return [record.edge for record in self.records]
+
+
+def helpers() -> set[str]:
+    return {thread.name for thread in threading.enumerate()} & HELPERS
+
+
+# edges
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_both_edges_of_each_line_interrupt(
+    driver: UsbSerial, lines: FakeLines, line: str, until: Until
+) -> None:
+    handlers = {name: Handler(driver, name) for name in LINES}
+    for number, level in enumerate((True, False, True), 1):
+        lines.set(**{line: level})
+        until(lambda: len(handlers[line].records) == number, f"edge {number} of {line}")  # noqa: B023
+    for handler in handlers.values():
+        handler.free()
+    records = handlers[line].records
+    assert [(r.line, r.edge, r.seqno, r.line_seqno, r.missed) for r in records] == [
+        (line, "rising", 1, 1, 0),
+        (line, "falling", 2, 2, 0),
+        (line, "rising", 3, 3, 0),
+    ]
+    assert [r.timestamp_ns for r in records] == sorted(r.timestamp_ns for r in records)
+    assert all(r.error_ns > 0 for r in records)
+    assert sum(handler.runs for handler in handlers.values()) == 3, "other lines stay quiet"
+
+
+def test_they_land_where_the_driver_s_interrupts_land(
+    driver: UsbSerial, lines: FakeLines, until: Until
+) -> None:
+    handler = Handler(driver, "cts")
+    lines.set(cts=True)
+    until(lambda: handler.runs, "the edge")
+    handler.free()
+    expected = {"signal": "MainThread", "select": "irq/select", "inline": "MainThread"}
+    assert handler.threads == {expected[driver.chip.name]}
+
+
+def test_the_main_thread_learns_of_an_edge_in_a_wait_for_anything(
+    lines: FakeLines, device: Loopback
+) -> None:
+    """The kernel sends no SIGIO for an edge; ours comes while we sleep for something else."""
+    seen = Completion("seen")
+
+    def isr(irq: int, dev_id: object) -> IrqReturn:
+        complete(seen)
+        return IRQ_HANDLED
+
+    with UsbSerial.open(device.path, irqchip="signal") as driver:
+        request_irq(driver.line_irq("dcd"), isr, 0, "dcd", driver)
+        timer = threading.Timer(0.02, lines.set, kwargs={"dcd": True})
+        timer.start()
+        seen.wait(20)
+        timer.join()
+        free_irq(driver.line_irq("dcd"), driver)
+
+
+@pytest.mark.parametrize(
+    ("flags", "kinds", "numbers"),
+    [
+        (IRQF_TRIGGER_RISING, ["rising", "rising"], [1, 2]),
+        (IRQF_TRIGGER_FALLING, ["falling", "falling"], [1, 2]),
+        (BOTH, ["rising", "falling", "rising", "falling"], [1, 2, 3, 4]),
+        (0, ["rising", "falling", "rising", "falling"], [1, 2, 3, 4]),
+    ],
+    ids=["rising", "falling", "both", "none said"],
+)
+def test_only_the_edges_that_were_asked_for(
+    on_select: UsbSerial,
+    lines: FakeLines,
+    flags: int,
+    kinds: list[str],
+    numbers: list[int],
+    until: Until,
+) -> None:
+    handler = Handler(on_select, "dsr", flags)
+    for number, level in enumerate((True, False, True, False), 1):
+        lines.set(dsr=level)
+        until(lambda: on_select.modem.edges["dsr"] == number, "the edge is seen")  # noqa: B023
+    until(lambda: len(handler.records) == len(kinds), "all records")
+    handler.free()
+    assert handler.kinds == kinds
+    assert [record.line_seqno for record in handler.records] == numbers
+
+
+def test_edges_too_close_to_tell_apart_are_counted(
+    on_select: UsbSerial, lines: FakeLines, until: Until
+) -> None:
+    handler = Handler(on_select, "cts")
+    rising = Handler(on_select, "ri", IRQF_TRIGGER_RISING)
+    with on_select.modem._capture._looking:  # type: ignore[union-attr]
+        for _ in range(3):
+            lines.set(cts=True, ri=True)
+            lines.set(cts=False, ri=False)
+        lines.set(cts=True)
+    until(lambda: handler.records and rising.records, "the records")
+    handler.free()
+    rising.free()
+    (cts,), (ri,) = handler.records, rising.records
+    assert (cts.edge, cts.line_seqno, cts.missed) == ("rising", 7, 6)
+    assert (ri.edge, ri.line_seqno, ri.missed) == ("rising", 3, 2)
+    assert on_select.modem.edges == {"cts": 7, "dsr": 0, "dcd": 0, "ri": 6}
+
+
+def test_an_edge_between_the_look_and_the_wait_is_not_lost(
+    on_select: UsbSerial, lines: FakeLines, until: Until
+) -> None:
+    """TIOCMIWAIT compares with what it finds on entry: only a second look can see this one."""
+    handler = Handler(on_select, "cts")
+    for number in range(1, 9):
+        entries = lines.entries
+        lines.before_entry.append(lambda: lines.set(dcd=not lines.level & LINES["dcd"]))
+        lines.set(cts=bool(number % 2))
+        until(lambda: on_select.modem.edges["dcd"] == number, "the edge nobody woke for")  # noqa: B023
+        assert lines.entries == entries + 1, "and the waiting thread did not"
+    until(lambda: len(handler.records) == 8, "the others")
+    handler.free()
+
+
+def test_where_proc_does_not_tell_who_waits_it_is_found_all_the_same(
+    on_select: UsbSerial, lines: FakeLines, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(capture, "is_inside", lambda tid, fd: None)
+    handler = Handler(on_select, "cts")
+    lines.before_entry.append(lambda: lines.set(dcd=True))
+    lines.set(cts=True)
+    until(lambda: on_select.modem.edges["dcd"] == 1, "the edge nobody woke for")
+    handler.free()
+    assert helpers() == set()
+
+
+def test_a_level_that_is_ahead_of_its_counter_is_one_edge(
+    on_select: UsbSerial, lines: FakeLines, until: Until
+) -> None:
+    """TIOCMGET asks the chip, the counters have what it sent: the edge is told once, and right."""
+    handler = Handler(on_select, "cts")
+    late = lines.counts.copy()
+
+    def catch_up() -> None:
+        lines.counts.update(late)
+
+    lines.set(cts=True)
+    until(lambda: handler.kinds == ["rising"], "the first")
+    late = lines.counts | {"cts": 2}
+    lines.level ^= LINES["cts"]  # low already, not counted yet
+    timer = threading.Timer(0.01, catch_up)
+    timer.start()
+    lines.set(dsr=True)  # something else makes the driver look
+    until(lambda: on_select.modem.edges["dsr"] == 1, "the look")
+    timer.join()
+    lines.set(cts=True)
+    until(lambda: on_select.modem.edges["cts"] == 3, "the next")
+    until(lambda: sum(1 + record.missed for record in handler.records) == 3, "all")
+    handler.free()
+    assert handler.kinds[-1] == "rising"
+
+
+def test_an_edge_that_the_kernel_does_not_count_turns_nothing_round(
+    on_select: UsbSerial, lines: FakeLines, until: Until
+) -> None:
+    """RI of an 8250: of its two edges one is counted, and by its count alone it would be a rise."""
+    handler = Handler(on_select, "ri")
+    for number in range(1, 4):
+        lines.level |= LINES["ri"]
+        lines.set(ri=False)
+        until(lambda: len(handler.records) == number, "the edge that is counted")  # noqa: B023
+    handler.free()
+    assert handler.kinds == ["falling"] * 3
+
+
+def test_while_edges_keep_coming_their_count_is_right(
+    on_select: UsbSerial, lines: FakeLines, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TIOCMGET is ahead of the counters all the time, and they do not stand still."""
+    monkeypatch.setattr(capture, "STILL_NS", 20_000_000)
+    handler = Handler(on_select, "cts")
+
+    def ahead(port: object) -> int:
+        return lines._modem_lines() ^ LINES["cts"]
+
+    with monkeypatch.context() as while_moving:
+        while_moving.setattr("udriver.drivers.port.Port.modem_lines", ahead)
+        end = time.monotonic() + 20
+        while not handler.records:
+            lines.set(cts=not lines.level & LINES["cts"])
+            time.sleep(0.001)
+            assert time.monotonic() < end
+    until(lambda: on_select.modem.edges["cts"] == lines.counts["cts"], "all are seen")
+    handler.free()
+    for earlier, later in pairwise(handler.records):
+        assert (earlier.edge != later.edge) == (later.missed % 2 == 0)
+    first = handler.records[0]
+    assert (first.edge == "rising") == (first.missed % 2 == 0)
+    assert sum(1 + record.missed for record in handler.records) == lines.counts["cts"]
+
+
+def test_records_that_nobody_takes_are_dropped_oldest_first_and_counted(
+    on_select: UsbSerial, lines: FakeLines, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(modem, "QUEUE", 4)
+    irq = on_select.line_irq("cts")
+    request_irq(irq, lambda irq, dev_id: IRQ_HANDLED, 0, "cts", lines)
+    for number in range(1, 8):
+        lines.set(cts=bool(number % 2))
+        until(lambda: on_select.modem.edges["cts"] == number, "the edge")  # noqa: B023
+    left = on_select.modem.events("cts")
+    free_irq(irq, lines)
+    assert [record.seqno for record in left] == [4, 5, 6, 7]
+    assert on_select.modem.overflows == 3
+
+
+def test_a_disabled_line_keeps_its_edges(
+    on_select: UsbSerial, lines: FakeLines, until: Until
+) -> None:
+    handler = Handler(on_select, "cts")
+    disable_irq(handler.irq)
+    lines.set(cts=True)
+    until(lambda: on_select.modem.edges["cts"] == 1, "the edge is seen")
+    assert handler.runs == 0
+    enable_irq(handler.irq)
+    until(lambda: handler.kinds == ["rising"], "it is told")
+    handler.free()
+
+
+def test_trace_shows_an_edge(on_select: UsbSerial, lines: FakeLines, until: Until) -> None:
+    handler = Handler(on_select, "ri")
+    with tracepoint.recording() as events:
+        lines.set(ri=True)
+        until(lambda: handler.runs, "the edge")
+    handler.free()
+    subject = f"{on_select.port.name} ri"
+    told = [(event.name, event.subject) for event in events]
+    assert told.index(("modem_edge", subject)) < told.index(("irq_handler_entry", "ri"))
+    error = handler.records[0].error_ns
+    assert [e.values for e in events if e.name == "modem_edge"] == [("rising", 1, error)]
+
+
+# what a line refuses
+
+
+def test_a_pty_has_no_modem_lines(device: Loopback) -> None:
+    with UsbSerial.open(device.path, irqchip="select") as driver:
+        with pytest.raises(
+            Unsupported, match=r"^/dev/pts/\d+ has no modem lines; .*a pty has none$"
+        ):
+            driver.line_irq("cts")
+        with pytest.raises(Unsupported, match="has no modem lines"):
+            driver.wait_modem_lines(termios.TIOCM_CTS, timeout=1)
+        assert helpers() == set()
+
+
+def test_a_name_that_is_none(on_select: UsbSerial) -> None:
+    with pytest.raises(ValueError, match="one of cts, dsr, dcd, ri, not 'dtr'"):
+        on_select.line_irq("dtr")
+
+
+def test_a_level_is_no_edge(on_select: UsbSerial) -> None:
+    with pytest.raises(ValueError, match="cts interrupts on edges only"):
+        request_irq(on_select.line_irq("cts"), lambda i, d: IRQ_HANDLED, IRQF_TRIGGER_HIGH, "x", 1)
+    assert helpers() == set()
+
+
+def test_a_number_stays_the_same_and_tells_its_method(on_select: UsbSerial) -> None:
+    handler = Handler(on_select, "cts")
+    assert on_select.line_irq("cts") == handler.irq
+    assert irq_stat(handler.irq).chip == on_select.modem.method == "TIOCMIWAIT"
+    handler.free()
+    assert on_select.modem.method is None
+
+
+@pytest.mark.parametrize("counted", [True, False], ids=["counted", "not counted"])
+def test_where_tiocmiwait_is_not_the_lines_are_polled(
+    on_select: UsbSerial, lines: FakeLines, counted: bool, until: Until
+) -> None:
+    lines.waits, lines.counted = False, counted
+    handler = Handler(on_select, "dcd")
+    moments = []
+    for number, level in enumerate((True, False), 1):
+        before = time.monotonic_ns()
+        lines.set(dcd=level)
+        moments.append((before, time.monotonic_ns()))
+        until(lambda: len(handler.records) == number, "the edge")  # noqa: B023
+    assert on_select.modem.method == "polling"
+    handler.free()
+    assert handler.kinds == ["rising", "falling"]
+    for record, (before, after) in zip(handler.records, moments, strict=True):
+        # it lies between two looks, and the error bar reaches back to the first of them
+        assert record.timestamp_ns - record.error_ns <= after
+        assert before <= record.timestamp_ns
+
+
+def test_an_idle_line_asks_the_chip_nothing(
+    on_select: UsbSerial, lines: FakeLines, until: Until
+) -> None:
+    """For ftdi_sio TIOCMGET is a transfer on the USB; the counters are in memory."""
+    lines.waits = False
+    handler = Handler(on_select, "dcd")
+    before = lines.looks
+    time.sleep(10 * capture.WINDOW)
+    assert lines.looks == before
+    handler.free()
+
+
+# the end
+
+
+def test_free_irq_ends_both_threads(driver: UsbSerial, lines: FakeLines) -> None:
+    for _ in range(20):
+        handlers = [Handler(driver, "cts"), Handler(driver, "ri")]
+        assert helpers() == HELPERS
+        handlers.pop().free()
+        assert helpers() == HELPERS
+        handlers.pop().free()
+        assert helpers() == set()
+
+
+def test_free_irq_on_another_thread(driver: UsbSerial, lines: FakeLines, other: Any) -> None:
+    handler = Handler(driver, "cts")
+    assert other(handler.free).end() is None
+    assert helpers() == set()
+
+
+def test_a_kick_that_comes_too_early_comes_again(
+    on_select: UsbSerial, lines: FakeLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that arrives just before the system call has no effect on it."""
+    handler = Handler(on_select, "cts")
+    kicks: list[int] = []
+    kill = signal.pthread_kill
+
+    def lossy(ident: int, signum: int) -> None:
+        kicks.append(signum)
+        if len(kicks) > 3:
+            kill(ident, signum)
+
+    monkeypatch.setattr(capture.signal, "pthread_kill", lossy)
+    handler.free()
+    assert len(kicks) > 3
+    assert helpers() == set()
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_an_unplug_raises_the_line_once_more(
+    driver: UsbSerial, lines: FakeLines, device: Loopback, line: str, until: Until
+) -> None:
+    handler = Handler(driver, line)
+    device.unplug()
+    lines.unplug()
+    until(lambda: handler.runs, "the last interrupt")
+    handler.free()
+    assert (handler.runs, handler.gone, handler.records) == (1, [True], [])
+    assert helpers() == set()
+    assert driver.line_irq(line) == handler.irq
+    with pytest.raises(DeviceGone):
+        driver.line_irq("cts" if line == "ri" else "ri")
+    with pytest.raises(DeviceGone):
+        request_irq(handler.irq, handler, 0, line, handler)
+
+
+def test_an_unplug_that_only_the_modem_lines_tell_of(
+    driver: UsbSerial, lines: FakeLines, device: Loopback, until: Until
+) -> None:
+    """The driver's own line is raised, too, and so everybody learns of it."""
+    handler = Handler(driver, "cts")
+    driver.chip.irq_mask(driver.irq)  # from here on its irqchip is blind to the hangup
+    device.unplug()
+    lines.unplug()
+    until(lambda: driver.gone, "the driver knows")
+    handler.free()
+
+
+def test_close_with_a_handler_still_there(lines: FakeLines, device: Loopback) -> None:
+    driver = UsbSerial.open(device.path, irqchip="select")
+    handler = Handler(driver, "cts")
+    driver.line_irq("ri")
+    driver.close()
+    assert helpers() == set()
+    handler.free()
+    with pytest.raises(ValueError, match="there is no irq"):
+        irq_stat(handler.irq)
+
+
+def test_the_kick_is_a_signal_that_does_nothing(lines: FakeLines, on_select: UsbSerial) -> None:
+    """No Python handler runs for it, and what is sent when nobody waits any more is ignored."""
+    before = {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
+    Handler(on_select, "cts").free()
+    os.kill(os.getpid(), miwait.kick_signal())
+    assert {signum: signal.getsignal(signum) for signum in signal.valid_signals()} == before
+
+
+def test_a_handler_of_the_user_s_is_not_disturbed(lines: FakeLines, on_select: UsbSerial) -> None:
+    ran: list[int] = []
+    found = signal.signal(signal.SIGURG, lambda signum, frame: ran.append(signum))
+    try:
+        assert miwait.kick_signal() != signal.SIGURG
+        for _ in range(5):
+            Handler(on_select, "cts").free()
+        assert ran == []
+        signal.raise_signal(signal.SIGURG)
+        assert ran == [signal.SIGURG]
+    finally:
+        signal.signal(signal.SIGURG, found)
+
+
+def test_the_user_s_signals_do_not_end_the_wait(
+    lines: FakeLines, on_select: UsbSerial, until: Until
+) -> None:
+    handler = Handler(on_select, "cts")
+    until(lambda: lines.entries == 1, "it waits")
+    found = signal.signal(signal.SIGUSR1, lambda signum, frame: None)
+    try:
+        waiter = next(thread for thread in threading.enumerate() if thread.name == "irq/modem")
+        assert waiter.ident is not None
+        signal.pthread_kill(waiter.ident, signal.SIGUSR1)
+        lines.set(cts=True)
+        until(lambda: handler.records and lines.entries > 1, "the edge, and the next wait")
+    finally:
+        signal.signal(signal.SIGUSR1, found)
+    assert lines.entries == 2
+    handler.free()
+
+
+# wait_modem_lines()
+
+
+def test_wait_modem_lines_sees_only_what_it_was_asked(
+    driver: UsbSerial, lines: FakeLines, other: Any, until: Until
+) -> None:
+    waiter = other(driver.wait_modem_lines, termios.TIOCM_RI, timeout=20)
+    until(lambda: lines.entries, "it waits")
+    lines.set(cts=True)
+    until(lambda: driver.modem.edges["cts"] == 1, "another line")
+    assert waiter.is_alive()
+    lines.set(ri=True)
+    assert waiter.end() == termios.TIOCM_CTS | termios.TIOCM_RI
+    assert helpers() == set()
+
+
+def test_wait_modem_lines_beside_a_handler(
+    driver: UsbSerial, lines: FakeLines, other: Any, until: Until
+) -> None:
+    handler = Handler(driver, "cts")
+    waiters = [other(driver.wait_modem_lines, termios.TIOCM_CTS, timeout=20) for _ in range(3)]
+    until(lambda: len(driver.modem._waiters) == 3, "they wait")
+    lines.set(cts=True)
+    assert [waiter.end() for waiter in waiters] == [termios.TIOCM_CTS] * 3
+    until(lambda: handler.kinds == ["rising"], "the handler, too")
+    handler.free()
+
+
+def test_wait_modem_lines_times_out(driver: UsbSerial, lines: FakeLines) -> None:
+    with pytest.raises(Timeout, match=r"no modem line changed within 0\.02 s"):
+        driver.wait_modem_lines(termios.TIOCM_CTS, timeout=0.02)
+    assert helpers() == set()
+
+
+@pytest.mark.parametrize("end", ["unplug", "close"])
+def test_wait_modem_lines_ends_with_the_device(
+    driver: UsbSerial, lines: FakeLines, device: Loopback, other: Any, end: str, until: Until
+) -> None:
+    waiter = other(driver.wait_modem_lines, termios.TIOCM_CTS)
+    until(lambda: lines.entries, "it waits")
+    if end == "close":
+        driver.close()
+    else:
+        device.unplug()
+        lines.unplug()
+    assert isinstance(waiter.end(), DeviceGone)
+    assert helpers() == set()
+
+
+def test_in_a_child_the_parent_s_lines_are_not_touched(
+    on_select: UsbSerial, lines: FakeLines, until: Until
+) -> None:
+    handler = Handler(on_select, "cts")
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            handler.free()
+            status = 0
+        finally:
+            os._exit(status)
+    assert os.waitpid(child, 0)[1] == 0
+    lines.set(cts=True)
+    until(lambda: handler.kinds == ["rising"], "the parent has its edge")
+    handler.free()
+
+
+def test_every_irqchip_is_here() -> None:
+    assert set(IRQCHIPS) == {"signal", "select", "inline"}

@@ -1,0 +1,237 @@
+# SPDX-License-Identifier: MIT
+"""Two threads that learn of a port's modem edges: one waits in the kernel, one looks a second time.
+
+TIOCMIWAIT compares with the counters as they are when it is entered, so an edge between our last look
+and that moment wakes nobody. So when the waiting thread is inside (/proc tells), the other looks
+at the counters once more; from there on every edge wakes. It also ends the wait: it sends the
+signal again and again until the waiting thread is out, because one that arrives just before the
+system call is lost. The waiting thread stays until then: a signal to one that has ended is an error.
+
+Neither sleeps in a completion: with the inline irqchip it would take the driver's interrupts.
+Where the tty driver has no TIOCMIWAIT the first thread looks every 5 ms.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+from udriver.drivers.edges import LINES, Counts, LineEdges, Lines
+from udriver.drivers.miwait import is_inside, kick_signal, longest_wake, miwait
+from udriver.drivers.port import NO_SUCH_IOCTL, Port
+from udriver.kernel.completion import Completion, complete_all, wait_for_completion
+
+__all__ = ["Capture", "Found"]
+
+WINDOW = 0.005  # seconds between two looks
+SHORTEST_PAUSE = 0.001  # seconds before a second look at a counter and a level that do not agree
+STILL_NS = 50_000_000  # a counter does not lag behind its line for so long
+BLIND_WINDOW = 0.1  # seconds between two second looks where /proc does not say who is inside
+KICK_WINDOW = 0.001
+
+Found = list[tuple[LineEdges, int, int]]
+"""Edges with their timestamp and its error, both ns."""
+
+
+class Capture:
+    """Calls ``report(found, level)`` for edges and ``ended()`` once if the tty goes, on its own threads.
+
+    ``method`` is "TIOCMIWAIT" or "polling", ``error_ns`` how late its timestamps are as far as
+    measured. Raises Unsupported where there are no modem lines.
+    """
+
+    def __init__(
+        self, port: Port, report: Callable[[Found, int], None], ended: Callable[[], None]
+    ) -> None:
+        self._port = port
+        self._report = report
+        self._ended = ended
+        self.method = "TIOCMIWAIT"
+        self.error_ns = 0
+        self._looking = threading.Lock()  # of the two threads
+        self._takes = 0
+        self._seen_ns = time.monotonic_ns()
+        self.lines = Lines(port.modem_lines(), self._counts())
+        self._kick = kick_signal()
+        self._stopping = False
+        self._out = True
+        self._armed = Completion(f"modem lines of {port.name} armed")
+        self._stopped = Completion(f"modem lines of {port.name} stopped")
+        self._entered = os.eventfd(0, os.EFD_CLOEXEC)
+        self._leave = os.eventfd(0, os.EFD_CLOEXEC)
+        self._waiter = threading.Thread(target=self._wait, name="irq/modem", daemon=True)
+        self._second = threading.Thread(target=self._assist, name="irq/modem-look", daemon=True)
+        try:
+            self._second.start()
+            self._out = False
+            self._start_waiter()
+            wait_for_completion(self._armed)
+        except BaseException:  # no thread to be had, or Ctrl-C
+            self.stop()
+            raise
+
+    def _start_waiter(self) -> None:
+        try:
+            self._waiter.start()
+        except RuntimeError:
+            self._out = True
+            raise
+
+    def stop(self) -> None:
+        """End both threads; returns when they have."""
+        self._stopping = True
+        os.eventfd_write(self._entered, 1)
+        try:
+            if self._second.ident is not None:
+                wait_for_completion(self._stopped)
+                self._second.join()
+        finally:
+            os.close(self._entered)
+            os.close(self._leave)
+
+    def _counts(self) -> Counts:
+        counts = self._port.icount()
+        if counts is None:
+            return {}
+        return {"cts": counts.cts, "dsr": counts.dsr, "dcd": counts.dcd, "ri": counts.rng}
+
+    # the thread that waits
+
+    def _wait(self) -> None:
+        try:
+            # none of the process's signals: each would end the wait for nothing
+            signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - {self._kick})
+            try:
+                self.error_ns = longest_wake()
+                self._look(None)
+            finally:
+                complete_all(self._armed)
+            self._wait_for_edges()
+        except OSError:
+            pass  # gone: said below
+        finally:
+            if not self._stopping:
+                self._ended()
+            self._out = True
+            os.eventfd_read(self._leave)
+
+    def _wait_for_edges(self) -> None:
+        while not self._stopping:
+            takes = self._takes
+            os.eventfd_write(self._entered, 1)
+            why = miwait(self._port.fd)
+            woke = time.monotonic_ns()
+            if why in NO_SUCH_IOCTL:
+                self._poll()
+            elif why not in (0, errno.EINTR):
+                raise OSError(why, os.strerror(why))
+            elif not self._stopping:
+                self._look(woke, takes)
+
+    def _poll(self) -> None:
+        self.method = "polling"
+        self.error_ns = int(WINDOW * 1e9)
+        while not self._stopping:
+            time.sleep(WINDOW)
+            self._look(None)
+
+    # the thread that looks a second time, and stops the first
+
+    def _assist(self) -> None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        blind = False
+        while not self._stopping:
+            if self._entry(BLIND_WINDOW if blind else None):
+                blind = not self._wait_until_inside()
+            try:
+                self._look(None)
+            except OSError:
+                blind = False  # gone: the waiting thread gets it, too
+        while not self._out:
+            assert self._waiter.ident is not None
+            signal.pthread_kill(self._waiter.ident, self._kick)
+            time.sleep(KICK_WINDOW)
+        os.eventfd_write(self._leave, 1)
+        if self._waiter.ident is not None:
+            self._waiter.join()
+        complete_all(self._stopped)
+
+    def _entry(self, timeout: float | None) -> bool:
+        """Sleep until the waiting thread says that it goes in."""
+        poll = select.poll()
+        poll.register(self._entered, select.POLLIN)
+        ready = poll.poll(None if timeout is None else timeout * 1000)
+        if ready:
+            os.eventfd_read(self._entered)
+        return bool(ready)
+
+    def _wait_until_inside(self) -> bool:
+        """False if that cannot be known."""
+        tid = self._waiter.native_id
+        while not (self._stopping or self._out or self.method == "polling" or tid is None):
+            inside = is_inside(tid, self._port.fd)
+            if inside is not False:
+                return bool(inside)
+            time.sleep(KICK_WINDOW)
+        return True
+
+    # both
+
+    def _look(self, woke: int | None, takes: int = -1) -> None:
+        """See which edges there were. ``woke`` is when the kernel woke us for one, at most
+        ``error_ns`` late, unless another look has taken it since: ``takes`` are those before the wait.
+        """
+        with self._looking:
+            since = self._seen_ns
+            before, first, after = self._read()
+            counts = first
+            if counts and counts == self.lines.counts:
+                self._seen_ns = before  # no edge until then; and no question to the chip
+                return
+            level = self._port.modem_lines()
+            if not self.lines.agree(level, counts):
+                before, counts, after, level = self._settle(counts)
+            once = [line for line in LINES if self.lines.counted(line, first)]
+            edges = self.lines.take(level, counts)
+            self._seen_ns = before
+            if not edges:
+                return
+            if woke is None or takes != self._takes:
+                when = after, after - since
+            elif len(edges) == 1 and edges[0].count == 1 and (not counts or once):
+                when = woke, min(self.error_ns, woke - since)
+            else:  # of several the last may have come while we looked
+                when = after, after - woke + self.error_ns
+            self._takes += 1
+            self._report([(edge, *when) for edge in edges], level)
+
+    def _settle(self, counts: Counts) -> tuple[int, Counts, int, int]:
+        """Look until counters and levels agree: as a rule within a millisecond or two.
+
+        Counters that stand still are wrong (an edge that is not counted), those that move are right.
+        """
+        began = moved = time.monotonic_ns()
+        pause = SHORTEST_PAUSE
+        while True:
+            time.sleep(pause)
+            pause = min(2 * pause, WINDOW)
+            last = counts
+            before, counts, after = self._read()
+            level = self._port.modem_lines()
+            if counts != last:
+                moved = after
+            if self.lines.agree(level, counts) or self._stopping or after - moved > STILL_NS:
+                return before, counts, after, level
+            if after - began > 2 * STILL_NS:
+                return before, counts, after, self.lines.by_count(level, counts)
+
+    def _read(self) -> tuple[int, Counts, int]:
+        """The counters, and the moments around them: an edge that is not in them came after the first."""
+        before = time.monotonic_ns()
+        counts = self._counts()
+        return before, counts, time.monotonic_ns()
