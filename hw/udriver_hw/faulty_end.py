@@ -28,7 +28,6 @@ class FaultyEnd:
         self.rx, self.tx = Lane("rx", faults), Lane("tx", faults)
         self._on_the_way: deque[Item] = deque()  # to RXD, through the faults already
         self._forced: set[str] = set()
-        self._held_back = False
 
     @property
     def uart(self) -> Uart:
@@ -68,8 +67,7 @@ class FaultyEnd:
 
     def transmit(self, now: int) -> list[Run]:
         """What left TXD, and came through."""
-        self._hold_back(self.tx.holds(now), now)
-        if not self._held_back:
+        if not self.tx.holds(now):  # else it stays in the chip, whose host is then held back
             for run in self._dte.transmit(now):
                 self.tx.put(run)
         sent = []
@@ -78,14 +76,7 @@ class FaultyEnd:
                 sent.append(item)
             else:
                 self._on_the_way.append(item)
-        self._hold_back(self.tx.held, now)
         return sent
-
-    def _hold_back(self, on: bool, now: int) -> None:
-        """What comes behind a delay stays in the chip, and its host is told to wait."""
-        if on != self._held_back:
-            self._held_back = on
-            self._dte.set_hold(on, now)
 
     def advance(self, now: int) -> None:
         """Let happen what is due. Raises Unplugged."""
@@ -112,7 +103,7 @@ class FaultyEnd:
 
     def next_event(self) -> int | None:
         """When transmit() or advance() has something; 0 for at once."""
-        chip = None if self._held_back else self._dte.next_event()
+        chip = None if self.tx.held else self._dte.next_event()
         return min((at for at in (chip, self.next_fault()) if at is not None), default=None)
 
     def next_fault(self) -> int | None:

@@ -89,6 +89,7 @@ class FaultyUsb(UsbSerial):
         self.end = self.line
         self.cable = Jumpered(self.end)
         self._stashed: dict[int, tuple[bytes, int]] = {}  # a packet, and the characters in it
+        self._purges = self.dte.purges
         self._now = 0
         self._gates = {
             address: self._gate("urb", "rx" if address & 0x80 else "tx") for address in _bulk(self)
@@ -136,6 +137,9 @@ class FaultyUsb(UsbSerial):
 
     def give_in(self, address: int, now: int) -> bytes | None:
         """Through the gate once there is something to give. Raises Nak and Unplugged, too."""
+        if self.dte.purges != self._purges:  # what waits here is of the chip's FIFO, too
+            self._stashed.clear()
+            self._purges = self.dte.purges
         if address not in self._stashed:
             before = len(self.dte)
             packet = super().give_in(address, now)

@@ -260,6 +260,15 @@ def test_a_stalled_urb_loses_nothing_and_the_next_one_has_it() -> None:
     assert last.data[2:] == b"two"
 
 
+def test_what_a_stall_kept_goes_when_the_host_purges_the_chip() -> None:
+    with_it = bus("stall at urb 0")
+    with_it.pump(read_urb(10), write_urb(2, b"old"))
+    assert told_of(with_it.pump(now=16 * MS)) == [(10, -errno.EPIPE)]
+    with_it.pump(submit(3, OUT, 0, 0, setup=setup(0x40, 0, 1)), now=17 * MS)
+    with_it.pump(read_urb(11), write_urb(4, b"new"), now=18 * MS)
+    assert with_it.pump(now=60 * MS)[0].data[2:] == b"new"
+
+
 def test_a_stalled_write_takes_nothing() -> None:
     with_it = bus("stall tx at urb 1")
     written = [write_urb(n, bytes([n])) for n in (2, 3, 4)]
