@@ -84,13 +84,13 @@ def _end(signum: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + signum)
 
 
-def _wired(arguments: argparse.Namespace, log: FaultLog) -> list[UsbSerial]:
+def _wired(arguments: argparse.Namespace, log: FaultLog | None = None) -> list[UsbSerial]:
     """One chip with something on its wire, or two; the faults are the first one's.
 
     Raises ValueError or OSError.
     """
     make = CHIPS[arguments.chip]
-    faults = log.faults(faults_of(arguments), arguments.seed)
+    faults = (log or FaultLog(None)).faults(faults_of(arguments), arguments.seed)
     chip = faulty(make, faults)(arguments.serial, paced=arguments.paced)
     if arguments.script:
         script = Script(parse_script(arguments.script.read_text(), str(arguments.script)))
