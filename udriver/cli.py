@@ -250,6 +250,26 @@ def run(**options: Any) -> None:
     help="A symbolic link to the path of a pty.",
 )
 @click.option("--serial", help="The serial number of a USB chip.  [default: UDUSB001]")
+@click.option(
+    "--fault",
+    "fault",
+    multiple=True,
+    metavar="TEXT",
+    help='What goes wrong, such as "drop 3 at byte 100"; may be repeated.',
+)
+@click.option(
+    "--faults",
+    type=click.Path(path_type=Path, readable=False),
+    help="A file of faults, one a line.",
+)
+@click.option(
+    "--seed", type=int, default=0, show_default=True, help="Of the faults that are left to chance."
+)
+@click.option(
+    "--fault-log",
+    type=click.Path(path_type=Path, readable=False),
+    help="Write a JSON object a line for each fault that happened.",
+)
 def sim(
     usb: str | None,
     wiring: str,
@@ -257,6 +277,10 @@ def sim(
     paced: bool,
     link: Path | None,
     serial: str | None,
+    fault: tuple[str, ...],
+    faults: Path | None,
+    seed: int,
+    fault_log: Path | None,
 ) -> None:
     """Print the path of a simulated device, and serve it until end of file on stdin.
 
@@ -274,6 +298,9 @@ def sim(
     arguments += ["--paced"] * paced
     arguments += ["--link", str(link)] if link else []
     arguments += ["--serial", serial] if serial else []
+    arguments += [f"--fault={text}" for text in fault] + [f"--seed={seed}"]
+    arguments += ["--faults", str(faults)] if faults else []
+    arguments += ["--fault-log", str(fault_log)] if fault_log else []
     raise SystemExit(plug.main([usb, *arguments]) if usb else loopback.main(arguments))
 
 

@@ -17,11 +17,15 @@ from typing import Literal, Self
 
 from udriver_hw.chips.firmware import Echo, Firmware, Jumper, Script, Step, parse_script
 from udriver_hw.chips.uart import Uart
-from udriver_hw.wire_pty import PtyWire, Stats
+from udriver_hw.fault_options import FaultLog, add_options, faults_of
+from udriver_hw.faults import Faults
+from udriver_hw.faulty_pty import FaultyFirmware
+from udriver_hw.wire_pty import PtyWire, Stats, UnsupportedOnPty
 
 __all__ = ["Loopback", "main"]
 
 Wiring = Literal["jumper", "echo"] | list[Step]
+UNSUPPORTED = 7  # exit status: a pty cannot do it
 
 
 def _firmware(wiring: Wiring, uart: Uart) -> Firmware:
@@ -35,21 +39,29 @@ class Loopback:
 
     ``wiring``: "jumper" is TX wired to RX, "echo" a device that sends back what it received, a
     list of steps (see parse_script()) a scripted one. ``paced`` takes as long as the baud rate.
-    ``depth`` in bytes is that of the chip's FIFOs.
+    ``depth`` in bytes is that of the chip's FIFOs. ``faults`` is what goes wrong on the wire;
+    raises UnsupportedOnPty for one that a pty cannot do.
     """
 
     def __init__(
-        self, wiring: Wiring = "jumper", *, paced: bool = False, depth: int = 65536
+        self,
+        wiring: Wiring = "jumper",
+        *,
+        paced: bool = False,
+        depth: int = 65536,
+        faults: Faults | None = None,
     ) -> None:
         uart = Uart(depth, paced=paced)
-        self._wire = PtyWire(uart, _firmware(wiring, uart))
+        self._far_end = FaultyFirmware(_firmware(wiring, uart), faults or Faults())
+        self._wire = PtyWire(uart, self._far_end)
         self.path = self._wire.path
         self._thread = threading.Thread(target=self._wire.serve, name="loopback", daemon=True)
         self._thread.start()
 
     def push(self, data: bytes) -> None:
         """Let the device send ``data`` of its own accord."""
-        self._wire.push(data)
+        self._far_end.say(data)
+        self._wire.push(b"")  # which wakes it
 
     def stats(self) -> Stats:
         """What went over the wire."""
@@ -79,20 +91,25 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--script", type=Path, help="a scripted device instead")
     parser.add_argument("--paced", action="store_true", help="take as long as the baud rate")
     parser.add_argument("--link", type=Path, help="a symbolic link to the path, while it is served")
+    add_options(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Serve until end of file, SIGTERM or Ctrl-C; the exit status is 0, 143 or 130."""
+    """Serve until end of file, SIGTERM or Ctrl-C; the exit status is 0, 143 or 130; 7: unsupported."""
     arguments = _arguments(argv)
     try:
         wiring: Wiring = arguments.wiring
         if arguments.script:
             wiring = parse_script(_text(arguments.script), str(arguments.script))
         uart = Uart(65536, paced=arguments.paced)
-        wire = PtyWire(uart, _firmware(wiring, uart))
+        faults = FaultLog(arguments.fault_log).faults(faults_of(arguments), arguments.seed)
+        wire = PtyWire(uart, FaultyFirmware(_firmware(wiring, uart), faults))
         if arguments.link:
             _link(arguments.link, wire.path)
+    except UnsupportedOnPty as exc:
+        print(f"loopback: {exc.strerror}", file=sys.stderr)
+        return UNSUPPORTED
     except (OSError, ValueError) as exc:
         print(f"loopback: {exc}; see --help", file=sys.stderr)
         return 2

@@ -23,6 +23,8 @@ from udriver_hw.chips.firmware import Echo, Script, parse_script
 from udriver_hw.chips.ft232r import Ft232r
 from udriver_hw.chips.usb_serial import UsbSerial
 from udriver_hw.desk import Desk
+from udriver_hw.fault_options import FaultLog, add_options, faults_of
+from udriver_hw.faulty_usb import faulty
 from udriver_hw.plugged import Plugged
 
 __all__ = ["CHIPS", "main"]
@@ -45,6 +47,7 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--script", type=Path, help="a scripted device instead")
     parser.add_argument("--paced", action="store_true", help="take as long as the baud rate")
     parser.add_argument("--serial", default="UDUSB001")
+    add_options(parser)
     return parser.parse_args(argv)
 
 
@@ -55,7 +58,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"plug: there is no model of {arguments.chip} yet; ft232r is there", file=sys.stderr)
         return SKIPPED
     try:
-        _wired(arguments)
+        log = FaultLog(arguments.fault_log)
+        _wired(arguments, log)
     except (OSError, ValueError) as exc:
         print(f"plug: {exc}; see --help", file=sys.stderr)
         return 2
@@ -64,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return SKIPPED
     for signum in SIGNALS:
         signal.signal(signum, _end)
-    plugged = Plugged(lambda: _wired(arguments))
+    plugged = Plugged(lambda: _wired(arguments, log))
     try:
         return _serve(plugged)
     except OSError as exc:
@@ -80,20 +84,24 @@ def _end(signum: int, frame: FrameType | None) -> NoReturn:
     raise SystemExit(128 + signum)
 
 
-def _wired(arguments: argparse.Namespace) -> list[UsbSerial]:
-    """One chip with something on its wire, or two. Raises ValueError or OSError."""
+def _wired(arguments: argparse.Namespace, log: FaultLog | None = None) -> list[UsbSerial]:
+    """One chip with something on its wire, or two; the faults are the first one's.
+
+    Raises ValueError or OSError.
+    """
     make = CHIPS[arguments.chip]
-    chip = make(arguments.serial, paced=arguments.paced)
+    faults = (log or FaultLog(None)).faults(faults_of(arguments), arguments.seed)
+    chip = faulty(make, faults)(arguments.serial, paced=arguments.paced)
     if arguments.script:
         script = Script(parse_script(arguments.script.read_text(), str(arguments.script)))
-        chip.cable = FarEnd(chip.dte, script)
+        chip.cable = FarEnd(chip.end, script)
     elif arguments.wiring == "echo":
-        chip.cable = FarEnd(chip.dte, Echo(chip.dte.uart))
+        chip.cable = FarEnd(chip.end, Echo(chip.dte.uart))
     elif arguments.wiring == "jumper":
-        chip.cable = Jumpered(chip.dte)
+        chip.cable = Jumpered(chip.end)
     else:
         other = make(f"{arguments.serial}B", paced=arguments.paced)
-        chip.cable = other.cable = NullModem(chip.dte, other.dte)
+        chip.cable = other.cable = NullModem(chip.end, other.end)
         return [chip, other]
     return [chip]
 

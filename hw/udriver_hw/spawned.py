@@ -111,10 +111,12 @@ def _readable(fd: int, timeout: float) -> bool:
     return bool(poll.poll(timeout * 1000))
 
 
-def spawn(*, wiring: str = "jumper", script: Path | None = None, paced: bool = False) -> Spawned:
-    """Start a loopback as a child. Raises OSError if it does not come up."""
+def spawn(
+    *options: str, wiring: str = "jumper", script: Path | None = None, paced: bool = False
+) -> Spawned:
+    """Start a loopback as a child; ``options`` as on its command line. Raises OSError."""
     arguments = ["--script", str(script)] if script else ["--wiring", wiring]
-    return Spawned(arguments + ["--paced"] * paced)
+    return Spawned([*arguments, *["--paced"] * paced, *options])
 
 
 def spawn_usb(chip: str = "ft232r", *options: str) -> SpawnedUsb:

@@ -107,7 +107,10 @@ class Session:
     def _unlink(self, seqnum: int, victim: int) -> None:
         urb = self._pending.pop(victim, None)
         if urb is not None and urb in self._queues[urb.address]:  # one never answered is in none
+            served = self._queues[urb.address][0] is urb
             self._queues[urb.address].remove(urb)
+            if served:
+                self.function.on_urb_ended(urb.address, completed=False)
         status = 0 if urb is None else -errno.ECONNRESET
         self.output += struct.pack(">5Ii24x", RET_UNLINK, seqnum, 0, 0, 0, status)
 
@@ -131,6 +134,7 @@ class Session:
             answer = self.function.control(setup, bytes(urb.data), now)
         except NeverAnswered:
             self._queues[0].popleft()  # it stays pending, and holds up no other
+            self.function.on_urb_ended(0, completed=True)
             return True
         answer = answer[: urb.length]
         self._complete(urb, 0, answer, None if setup.bmRequestType & 0x80 else urb.length)
@@ -161,6 +165,7 @@ class Session:
         queue = self._queues[urb.address]
         if queue and queue[0] is urb:
             queue.popleft()
+            self.function.on_urb_ended(urb.address, completed=True)
         length = len(data) if actual is None else actual
         head = (RET_SUBMIT, urb.seqnum, 0, 0, 0, status, length, 0, 0, 0)
         self.output += struct.pack(">5I5i8x", *head) + data

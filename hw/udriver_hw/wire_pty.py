@@ -43,12 +43,13 @@ DATABITS = {termios.CS5: 5, termios.CS6: 6, termios.CS7: 7, termios.CS8: 8}
 
 
 class UnsupportedOnPty(OSError):
-    """A pty has no modem lines and no line errors; ``errno`` is EOPNOTSUPP."""
+    """A pty has no modem lines and no line errors; ``errno`` is EOPNOTSUPP. ``asked``: by what."""
 
-    def __init__(self, what: str) -> None:
+    def __init__(self, what: str, asked: str = "") -> None:
+        where = f"{asked}: " if asked else ""
         super().__init__(
             errno.EOPNOTSUPP,
-            f"a pty has no {what}; use an adapter or a simulated USB chip for that",
+            f"{where}a pty has no {what}; use an adapter or a simulated USB chip for that",
         )
 
 

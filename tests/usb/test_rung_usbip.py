@@ -78,3 +78,12 @@ def test_our_ft232r_under_ftdi_sio(guest: Machine, tell: Callable[[str], None]) 
     assert not failed, "\n\n".join(failed[:3])
     assert {"opens", "cycles"} <= set(properties)
     assert not [case for case in cases if case.find("skipped") is not None]
+
+
+def test_our_faults_under_ftdi_sio(guest: Machine, tell: Callable[[str], None]) -> None:
+    cases = ran(guest, "ft232r", "faults", "tests/usb/test_faults_on_ftdi_sio.py")
+    failed = bad(cases)
+    tell(f"rung usbip, faults: {len(cases)} tests, {len(failed)} failed")
+    assert not failed, "\n\n".join(failed[:3])
+    assert len(cases) > 25
+    assert not [case for case in cases if case.find("skipped") is not None]

@@ -14,11 +14,56 @@ from collections import deque
 from fractions import Fraction
 from typing import Protocol
 
-from udriver_hw.chips.dte import BREAK, FRAMING, PARITY, Dte, Run
+from udriver_hw.chips.dte import BREAK, FRAMING, PARITY, Run
 from udriver_hw.chips.firmware import Firmware
-from udriver_hw.chips.uart import Framing
+from udriver_hw.chips.uart import Framing, Uart
 
-__all__ = ["Cable", "FarEnd", "Jumpered", "NullModem", "OneEnded"]
+__all__ = ["Cable", "End", "FarEnd", "Jumpered", "NullModem", "OneEnded"]
+
+
+class End(Protocol):
+    """What a cable needs to know of a chip: its dte, or what stands in front of that."""
+
+    @property
+    def uart(self) -> Uart:
+        """For the line's settings."""
+        ...
+
+    @property
+    def parity(self) -> str:
+        """N, O, E, M or S."""
+        ...
+
+    @property
+    def dtr(self) -> bool:
+        """The DTR pin."""
+        ...
+
+    @property
+    def rts(self) -> bool:
+        """The RTS pin."""
+        ...
+
+    @property
+    def room(self) -> int:
+        """Characters RXD has room for."""
+        ...
+
+    def set_line(self, name: str, on: bool, now: int) -> None:
+        """Move an input."""
+        ...
+
+    def transmit(self, now: int) -> list[Run]:
+        """What left TXD by ``now``."""
+        ...
+
+    def receive(self, run: Run, now: int) -> None:
+        """Characters at RXD."""
+        ...
+
+    def next_event(self) -> int | None:
+        """When transmit() has something; 0 for at once."""
+        ...
 
 
 class Cable(Protocol):
@@ -36,7 +81,7 @@ class Cable(Protocol):
 class OneEnded:
     """A cable of one chip: say() speaks from its far end."""
 
-    def __init__(self, end: Dte) -> None:
+    def __init__(self, end: End) -> None:
         self.end = end
         self._wire: deque[Run] = deque()  # what is on its way to RXD
 
@@ -51,7 +96,7 @@ class Jumpered(OneEnded):
     While ``joined`` is false the wire is cut, and what left TXD is kept in ``heard``.
     """
 
-    def __init__(self, end: Dte) -> None:
+    def __init__(self, end: End) -> None:
         super().__init__(end)
         self.joined = True
         self.heard = bytearray()
@@ -79,7 +124,7 @@ class Jumpered(OneEnded):
 class FarEnd(OneEnded):
     """A firmware of chips/firmware at the far end; it hears no break and makes no error."""
 
-    def __init__(self, end: Dte, firmware: Firmware) -> None:
+    def __init__(self, end: End, firmware: Firmware) -> None:
         super().__init__(end)
         self._firmware = firmware
 
@@ -109,7 +154,7 @@ class FarEnd(OneEnded):
 class NullModem:
     """Two chips: TXD to RXD, RTS to CTS, DTR to DSR and DCD, each way."""
 
-    def __init__(self, one: Dte, other: Dte) -> None:
+    def __init__(self, one: End, other: End) -> None:
         self._ways = ((one, other, deque[Run]()), (other, one, deque[Run]()))
 
     def step(self, now: int) -> None:
@@ -117,7 +162,7 @@ class NullModem:
         while any(self._move(*way, now) for way in self._ways):
             pass
 
-    def _move(self, sender: Dte, receiver: Dte, wire: deque[Run], now: int) -> bool:
+    def _move(self, sender: End, receiver: End, wire: deque[Run], now: int) -> bool:
         receiver.set_line("cts", sender.rts, now)
         receiver.set_line("dsr", sender.dtr, now)
         receiver.set_line("dcd", sender.dtr, now)
@@ -133,7 +178,7 @@ class NullModem:
         return _first(*(_when(wire, sender, receiver) for sender, receiver, wire in self._ways))
 
 
-def _deliver(wire: deque[Run], end: Dte, now: int) -> bool:
+def _deliver(wire: deque[Run], end: End, now: int) -> bool:
     """Put at RXD what is on the wire; unpaced no more than fits. Give whether anything moved."""
     moved = False
     while wire and (end.uart.paced or end.room):
@@ -146,7 +191,7 @@ def _deliver(wire: deque[Run], end: Dte, now: int) -> bool:
     return moved
 
 
-def _when(wire: deque[Run], sender: Dte, receiver: Dte | None = None) -> int | None:
+def _when(wire: deque[Run], sender: End, receiver: End | None = None) -> int | None:
     if wire:
         return 0 if (receiver or sender).room else None
     return sender.next_event()
@@ -156,7 +201,7 @@ def _first(*events: int | None) -> int | None:
     return min((at for at in events if at is not None), default=None)
 
 
-def _heard(run: Run, sender: Dte, receiver: Dte) -> list[Run]:
+def _heard(run: Run, sender: End, receiver: End) -> list[Run]:
     """The run as ``receiver`` samples it: whole if both are set alike."""
     lines = (sender.uart.framing, sender.parity), (receiver.uart.framing, receiver.parity)
     if lines[0] == lines[1] or run.status & BREAK:

@@ -57,6 +57,7 @@ class Dte:
         self.inputs = dict.fromkeys(INPUTS, False)
         self.changed: set[str] = set()  # inputs that moved; the chip clears it as it tells the host
         self.overruns = 0
+        self.purges = 0  # how often purge_received() was called
         self._dtr = self._rts = False
         self._breaking = False
         self._runs: deque[Run] = deque()
@@ -130,6 +131,7 @@ class Dte:
         """Drop what came from RXD and the host has not taken."""
         self._runs.clear()
         self._held = 0
+        self.purges += 1
         self._steer(now)
 
     # the cable's side

@@ -63,7 +63,8 @@ class Uart:
 
     def write(self, data: bytes, now: int) -> int:
         """Fill the transmit FIFO; give how many bytes it had room for."""
-        self._shift(now)
+        if self.paced:  # else it empties when transmit() is called: a wire that is stuck fills it
+            self._shift(now)
         if not len(self.tx):
             self._head_end = max(self._free_at, Fraction(now)) + self.framing.char_ns
         return self.tx.push(data[: self.tx.room])

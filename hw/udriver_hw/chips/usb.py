@@ -106,6 +106,12 @@ class Function:
     def on_configured(self, now: int) -> None:
         """The host chose a configuration: what it knew before is over."""
 
+    def on_urb_ended(self, address: int, *, completed: bool) -> None:
+        """The URB that was being served at this endpoint is over: answered, or unlinked.
+
+        No chip knows of URBs; this is for whoever counts them.
+        """
+
     def advance(self, now: int) -> None:
         """Let happen what happens by itself until ``now``. Raises firmware.Unplugged.
 

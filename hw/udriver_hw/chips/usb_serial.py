@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from udriver_hw.chips.cable import Cable, Jumpered
+from udriver_hw.chips.cable import Cable, End, Jumpered
 from udriver_hw.chips.dte import Dte
 from udriver_hw.chips.usb import Function
 
@@ -18,7 +18,8 @@ __all__ = ["UsbSerial"]
 
 
 class UsbSerial(Function):
-    """The serial side is ``dte``; ``cable`` is what that is joined to, at first a jumper.
+    """The serial side is ``dte``; ``cable`` is what that is joined to, at first a jumper, and
+    ``end`` is what a cable is joined to here: ``dte``, or faults in front of it.
 
     ``fed`` and ``kept`` are the depths in bytes of the FIFOs from and to the host; ``paced``: a
     character takes as long as the line's settings say. Raises ValueError for strings that do not fit.
@@ -29,7 +30,8 @@ class UsbSerial(Function):
     ) -> None:
         super().__init__(*strings)
         self.dte = Dte(fed=fed, kept=kept, paced=paced)
-        self.cable: Cable = Jumpered(self.dte)
+        self.end: End = self.dte
+        self.cable: Cable = Jumpered(self.end)
 
     def advance(self, now: int) -> None:
         """Let characters move. Raises firmware.Unplugged."""
