@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Commands in the guest: the host's side of agent.sh, several at a time in one boot.
+"""Commands in a guest, and the host's side of agent.sh: several at a time in one boot.
 
 A job is a script in the share both sides see; its output is files there, written through, so
 they are whole when the agent's "done N STATUS" arrives and readable while it still runs.
@@ -7,45 +7,57 @@ they are whole when the agent's "done N STATUS" arrives and readable while it st
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
+import subprocess
+import sys
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from vm.failure import GuestDied, TimedOut
+from vm.failure import GuestDied, RigError, TimedOut
 
+CHECKOUT = Path(__file__).resolve().parents[2]
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KILL_GRACE_S = 10.0
 
 
-class Agent:
-    """The connection to agent.sh; one reader thread, any number of waiters."""
+def environment(results: Path) -> dict[str, str]:
+    """What every command finds in its environment: this interpreter and the checkout."""
+    # Not resolved: the folder of a venv's `python`, not of what that is a link to.
+    programs = Path(sys.executable).parent
+    return {
+        "PATH": f"{programs}:{_SYSTEM_PATH}",
+        "HOME": os.environ.get("HOME", "/root"),
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'hw'}",
+        "UDRIVER_RESULTS": str(results),
+        "UDRIVER_IN_VM": "1",
+    }
 
-    def __init__(self, end: socket.socket, jobs: Path) -> None:
+
+def script(argv: Sequence[str], env: Mapping[str, str], cwd: str) -> str:
+    """What a shell in the guest runs for this command."""
+    # A shell's background job has SIGINT ignored, and exec keeps that: Python would then
+    # never raise KeyboardInterrupt. env(1) of coreutils puts it back.
+    words = ["exec", "/usr/bin/env", "-i", "--default-signal=INT,QUIT", "-C", cwd]
+    words += [f"{name}={value}" for name, value in env.items()]
+    return shlex.join([*words, *argv]) + "\n"
+
+
+class Reports:
+    """What a guest says of itself, "ready UPTIME" and "done N STATUS"; any number of waiters."""
+
+    def __init__(self, end: socket.socket) -> None:
         self._socket = end
-        self._jobs = jobs
         self._changed = threading.Condition()
         self._status: dict[int, int] = {}
-        self._last = 0
         self._gone = False
         self.ready_uptime: float | None = None  # seconds since the guest kernel's start
-        threading.Thread(target=self._read, name="agent", daemon=True).start()
-
-    def start(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str) -> Job:
-        """Start a command in the guest, return at once."""
-        with self._changed:
-            self._last += 1
-            number = self._last
-        folder = self._jobs / str(number)
-        folder.mkdir()
-        # A shell's background job has SIGINT ignored, and exec keeps that: Python would then
-        # never raise KeyboardInterrupt. env(1) of coreutils puts it back.
-        words = ["exec", "/usr/bin/env", "-i", "--default-signal=INT,QUIT", "-C", cwd]
-        words += [f"{name}={value}" for name, value in env.items()]
-        (folder / "script").write_text(shlex.join([*words, *argv]) + "\n")
-        self._tell("run", number)
-        return Job(self, number, folder, list(argv))
+        threading.Thread(target=self._read, name="reports", daemon=True).start()
 
     def wait_ready(self, timeout: float) -> bool:
         """Whether the guest said it is ready, within the time or before it died."""
@@ -62,14 +74,8 @@ class Agent:
             return self._status.get(number)
 
     def kill(self, number: int) -> None:
-        """SIGKILL to the job's whole session."""
-        self._tell("kill", number)
-
-    def _tell(self, verb: str, number: int) -> None:
-        try:
-            self._socket.sendall(f"{verb} {number}\n".encode())
-        except OSError as error:
-            raise GuestDied(f"the guest is gone, it could not be told to {verb} a job.") from error
+        """SIGKILL to all that the job started."""
+        raise NotImplementedError
 
     def _read(self) -> None:
         try:
@@ -91,11 +97,82 @@ class Agent:
             self._changed.notify_all()
 
 
+class Agent(Reports):
+    """The connection to agent.sh, which also takes orders."""
+
+    def __init__(self, end: socket.socket, jobs: Path) -> None:
+        super().__init__(end)
+        self._jobs = jobs
+        self._last = 0
+
+    def start(self, argv: Sequence[str], *, env: Mapping[str, str], cwd: str) -> Job:
+        """Start a command in the guest, return at once."""
+        with self._changed:
+            self._last += 1
+            number = self._last
+        folder = self._jobs / str(number)
+        folder.mkdir()
+        (folder / "script").write_text(script(argv, env, cwd))
+        self._tell("run", number)
+        return Job(self, number, folder, list(argv))
+
+    def kill(self, number: int) -> None:
+        """SIGKILL to the job's whole session."""
+        self._tell("kill", number)
+
+    def _tell(self, verb: str, number: int) -> None:
+        try:
+            self._socket.sendall(f"{verb} {number}\n".encode())
+        except OSError as error:
+            raise GuestDied(f"the guest is gone, it could not be told to {verb} a job.") from error
+
+
+class Commands(ABC):
+    """A machine, as somewhere that commands run."""
+
+    @abstractmethod
+    def start(
+        self,
+        argv: Sequence[str],
+        *,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+    ) -> Job:
+        """Start a command; `env` is added to the guest's, standard input is /dev/null."""
+
+    def run(
+        self,
+        argv: Sequence[str],
+        *,
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        check: bool = False,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end; TimedOut kills it, and the machine stays usable."""
+        try:
+            job = self.start(argv, env=env, cwd=cwd)
+            status = job.wait(timeout)
+        except GuestDied as error:
+            raise self.death(error) from error
+        if check and status:
+            raise RigError(f"`{shlex.join(argv)}` gave {status} in the guest: {job.stderr()}")
+        return subprocess.CompletedProcess(list(argv), status, job.stdout(), job.stderr())
+
+    def death(self, error: GuestDied | str) -> GuestDied:
+        """The same error with the end of the console, for who waited on a Job."""
+        return GuestDied(self._autopsy(str(error).rstrip(".")))
+
+    @abstractmethod
+    def _autopsy(self, sentence: str) -> str:
+        """The sentence, how the guest ended and the end of its console."""
+
+
 class Job:
     """One command in the guest. Its output files grow while it runs."""
 
-    def __init__(self, agent: Agent, number: int, folder: Path, argv: list[str]) -> None:
-        self._agent = agent
+    def __init__(self, guest: Reports, number: int, folder: Path, argv: list[str]) -> None:
+        self._guest = guest
         self._number = number
         self.argv = argv
         self.stdout_file = folder / "stdout"
@@ -103,12 +180,12 @@ class Job:
 
     def poll(self) -> int | None:
         """The exit status (128+N after signal N), or None while it runs."""
-        return self._agent.status(self._number, 0)
+        return self._guest.status(self._number, 0)
 
     def wait(self, timeout: float | None = None) -> int:
         """The exit status; TimedOut after killing it, when it took longer."""
         began = time.monotonic()
-        status = self._agent.status(self._number, timeout)
+        status = self._guest.status(self._number, timeout)
         if status is not None:
             return status
         self.kill()
@@ -119,8 +196,8 @@ class Job:
 
     def kill(self) -> None:
         """Kill it and everything it started in its session; GuestDied if the guest hangs."""
-        self._agent.kill(self._number)
-        if self._agent.status(self._number, _KILL_GRACE_S) is None:
+        self._guest.kill(self._number)
+        if self._guest.status(self._number, _KILL_GRACE_S) is None:
             raise GuestDied("the guest hangs: a killed command did not end in it.")
 
     def stdout(self) -> str:

@@ -13,10 +13,7 @@ alone, except in `results`. /dev, /proc, /sys and /run are the guest's own.
 
 from __future__ import annotations
 
-import os
 import shlex
-import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -27,21 +24,17 @@ from typing import Self
 from vm.adapters import Adapter, AdapterSlots
 from vm.bridge import Bridge
 from vm.cache import scratch
-from vm.failure import GuestDied, RigError
+from vm.failure import RigError
 from vm.initrd import Boot, bootable
-from vm.job import Agent, Job
+from vm.job import CHECKOUT, Agent, Commands, Job, environment
 from vm.packages import cached_kernel, require_programs
 from vm.qemu import Qemu, Shape, Shares
 from vm.qmp import Qmp
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_TAIL_LINES = 15
-_ENDING_S = 1.0  # the guest's channels close a moment before QEMU has ended
-_PANIC = "Kernel panic - not syncing:"
+__all__ = ["CHECKOUT", "Machine"]
 
 
-class Machine:
+class Machine(Commands):
     """One guest. Nothing is started before `with`; Missing if a prerequisite is not there."""
 
     def __init__(
@@ -81,7 +74,7 @@ class Machine:
             self._connect(shares, stack)
             if not self._agent.wait_ready(self._boot_timeout):
                 waited = time.monotonic() - began
-                raise GuestDied(self._autopsy(f"the guest was not ready in {waited:.1f} s"))
+                raise self.death(f"the guest was not ready in {waited:.1f} s")
             self.boot_seconds = time.monotonic() - began
             self._stack = stack.pop_all()
 
@@ -106,35 +99,12 @@ class Machine:
         cwd: Path | None = None,
     ) -> Job:
         """Start a command; `env` is added to the guest's, standard input is /dev/null."""
-        environment = {**self._environment(), **(env or {})}
-        return self._agent.start(argv, env=environment, cwd=str(cwd or Path.cwd()))
-
-    def run(
-        self,
-        argv: Sequence[str],
-        *,
-        timeout: float | None = None,
-        env: Mapping[str, str] | None = None,
-        cwd: Path | None = None,
-        check: bool = False,
-    ) -> subprocess.CompletedProcess[str]:
-        """Run a command to its end; TimedOut kills it, and the machine stays usable."""
-        job = self.start(argv, env=env, cwd=cwd)
-        try:
-            status = job.wait(timeout)
-        except GuestDied as error:
-            raise GuestDied(self._autopsy(str(error).rstrip("."))) from error
-        if check and status:
-            raise RigError(f"`{shlex.join(argv)}` gave {status} in the guest: {job.stderr()}")
-        return subprocess.CompletedProcess(list(argv), status, job.stdout(), job.stderr())
+        variables = {**environment(self.results), **(env or {})}
+        return self._agent.start(argv, env=variables, cwd=str(cwd or Path.cwd()))
 
     def console(self) -> str:
         """What the guest's kernel and first process said."""
         return self._console.read_text(errors="replace").replace("\r", "")
-
-    def death(self, error: GuestDied) -> GuestDied:
-        """The same error with the end of the console, for who waited on a Job."""
-        return GuestDied(self._autopsy(str(error).rstrip(".")))
 
     def _connect(self, shares: Shares, stack: ExitStack) -> None:
         """Plug the adapters while the processor is still stopped, then let it go."""
@@ -164,27 +134,5 @@ class Machine:
         (jobs / "settings").write_text("".join(lines))
         return Shares(jobs, results)
 
-    def _environment(self) -> dict[str, str]:
-        # Not resolved: the folder of a venv's `python`, not of what that is a link to.
-        programs = Path(sys.executable).parent
-        return {
-            "PATH": f"{programs}:{_SYSTEM_PATH}",
-            "HOME": os.environ.get("HOME", "/root"),
-            "LANG": "C.UTF-8",
-            "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'hw'}",
-            "UDRIVER_RESULTS": str(self.results),
-            "UDRIVER_IN_VM": "1",
-        }
-
     def _autopsy(self, sentence: str) -> str:
-        lines = [line for line in self.console().splitlines() if line.strip()]
-        panics = [index for index, line in enumerate(lines) if _PANIC in line]
-        if panics:
-            sentence = f"the guest's kernel panicked: {lines[panics[0]].split(_PANIC)[1].strip()}"
-            lines = lines[: panics[0] + _TAIL_LINES]  # its cause is before it, its trace behind
-        shown = _TAIL_LINES * (4 if panics else 1)
-        tail = "\n  ".join(lines[-shown:]) or "(nothing)"
-        complaints = self._qemu.complaints()
-        said = f"\nQEMU said: {complaints}" if complaints else ""
-        ending = self._qemu.ending(_ENDING_S)
-        return f"{sentence}; {ending}. The end of its console:\n  {tail}{said}"
+        return self._qemu.autopsy(sentence, self.console())

@@ -15,6 +15,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from vm.cache import cache_root, filled
@@ -40,30 +41,30 @@ def say(sentence: str) -> None:
     print(f"rig: {sentence}", file=sys.stderr, flush=True)
 
 
-def absent_programs() -> list[str]:
-    """The programs of PROGRAMS that PATH does not have."""
-    return [program for program in PROGRAMS if shutil.which(program) is None]
+def absent_programs(programs: Mapping[str, str]) -> list[str]:
+    """Those that PATH does not have."""
+    return [program for program in programs if shutil.which(program) is None]
 
 
-def require_programs() -> None:
+def require_programs(programs: Mapping[str, str] = PROGRAMS, fetch: str = _FETCH) -> None:
     """Raise Missing, in one sentence, unless all programs are there."""
     if platform.machine() != "x86_64":
         raise Missing(f"the rig runs on x86_64 only, and this machine is {platform.machine()}.")
-    absent = absent_programs()
+    absent = absent_programs(programs)
     if absent:
-        raise Missing(f"{', '.join(absent)} not found on PATH: run `{_FETCH}` first.")
+        raise Missing(f"{', '.join(absent)} not found on PATH: run `{fetch}` first.")
 
 
-def install_programs() -> None:
+def install_programs(programs: Mapping[str, str] = PROGRAMS) -> None:
     """Install the packages of the absent programs; without root, say the command."""
-    absent = absent_programs()
+    absent = absent_programs(programs)
     if not absent:
         return
-    packages = sorted({PROGRAMS[program] for program in absent})
+    packages = sorted({programs[program] for program in absent})
     command = ["apt-get", "install", "--yes", "--no-install-recommends", *packages]
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         raise Missing(f"{', '.join(absent)} not found: run `sudo {shlex.join(command)}`.")
-    _refresh_lists()
+    refresh_lists()
     say(f"installing {' '.join(packages)}")
     # The lock time-out is for two rigs at once: the second waits instead of failing.
     _call(["apt-get", "-o", "DPkg::Lock::Timeout=300", *command[1:]])
@@ -84,13 +85,13 @@ def fetch_kernel(series: str | None = None, *, update: bool = False) -> Path:
     except RigError:
         if os.geteuid() != 0:
             raise
-    _refresh_lists()  # lists older than the archive name files that are gone from it
+    refresh_lists()  # lists older than the archive name files that are gone from it
     return _fetch_candidate(series)
 
 
 def _fetch_candidate(series: str | None) -> Path:
     package = _kernel_package(series)
-    version = _candidate_version(package)
+    version = candidate_version(package)
     place = cache_root() / "kernels" / f"{package}_{version.replace(':', '%3a')}"
     return filled(place, lambda draft: _unpack(package, draft))
 
@@ -136,10 +137,10 @@ def headers_place(release: str) -> Path:
 def _unpack_headers(release: str, draft: Path) -> None:
     package = f"linux-headers-{release}"
     if not (named := _needed_headers(package)):
-        _refresh_lists()
+        refresh_lists()
         named = _needed_headers(package)
     for needed in (package, *named):
-        _unpack_one(needed, draft)
+        unpack(needed, draft)
     # Debian's Makefile names the place where the package would be installed.
     makefile = draft / "usr" / "src" / package / "Makefile"
     installed, unpacked = "/usr/src/", f"{headers_place(release)}/usr/src/"
@@ -152,13 +153,14 @@ def _needed_headers(package: str) -> list[str]:
 
 
 def _unpack(package: str, draft: Path) -> None:
-    _unpack_one(package, draft)
+    unpack(package, draft)
     for tree in UNUSED_MODULES:
         for folder in draft.glob(f"**/lib/modules/*/kernel/{tree}"):
             shutil.rmtree(folder)
 
 
-def _unpack_one(package: str, draft: Path) -> None:
+def unpack(package: str, draft: Path) -> None:
+    """Download a package with apt, and leave in `draft` what is in it."""
     say(f"downloading {package}")
     draft.chmod(0o777)  # apt drops to its own user for the download
     _call(["apt-get", "-q", "download", package], cwd=draft)
@@ -179,7 +181,7 @@ def _kernel_package(series: str | None) -> str:
             names = _metapackage_depends()
         if names:
             return max(names, key=version_key)
-        _refresh_lists()
+        refresh_lists()
     wanted = f"linux-image-{series or PREFERRED_SERIES}*"
     raise Missing(f"no {wanted} in apt's lists: run `sudo apt-get update` and try again.")
 
@@ -201,14 +203,16 @@ def _metapackage_depends() -> list[str]:
     return re.findall(r"Depends: (linux-image-\d\S*)", listed)
 
 
-def _candidate_version(package: str) -> str:
+def candidate_version(package: str) -> str:
+    """The version that apt would download."""
     found = re.search(r"^Version: (\S+)", _output(["apt-cache", "show", package]), re.MULTILINE)
     if found is None:
         raise Missing(f"apt knows no version of {package}: run `sudo apt-get update` first.")
     return found[1]
 
 
-def _refresh_lists() -> None:
+def refresh_lists() -> None:
+    """apt-get update, if we may."""
     if os.geteuid() == 0:
         say("refreshing apt's lists")
         _call(["apt-get", "-q", "-o", "DPkg::Lock::Timeout=300", "update"])

@@ -1,23 +1,14 @@
 # SPDX-License-Identifier: MIT
-"""Starts QEMU so that it cannot outlive the rig, and knows when it ended.
-
-PR_SET_PDEATHSIG is sent when the *thread* that forked ends (prctl(2)), so one thread of ours
-forks QEMU and then does nothing but wait for it. Killing the rig, even with SIGKILL, ends that
-thread and so QEMU. setpriv(1) sets it: a preexec_fn is not safe in a process with threads. A rig
-killed before it is set would never be heard of, so a shell then looks whether the rig still is.
-"""
+"""QEMU's command line, and its channels: each a socket pair, so there is no path to collide."""
 
 from __future__ import annotations
 
-import os
-import signal
 import socket
-import subprocess
-import threading
 from dataclasses import dataclass
 from pathlib import Path
 
 from vm.initrd import Boot
+from vm.process import Kept
 
 # Each of these saves boot time or noise; what they gained is in README.md.
 _APPEND = (
@@ -25,7 +16,6 @@ _APPEND = (
     "random.trust_cpu=on 8250.nr_uarts=1 audit=0 apparmor=0 raid=noautodetect "
     "cryptomgr.notests rcupdate.rcu_expedited=1"
 )
-_IF_PARENT_LIVES = '[ "$PPID" = "$0" ] && exec "$@"'
 _CHANNELS = ("qmp", "agent", "control")
 
 
@@ -46,7 +36,7 @@ class Shape:
     append: str = ""
 
 
-class Qemu:
+class Qemu(Kept):
     """One QEMU process, paused at its first instruction until told `cont`."""
 
     def __init__(self, boot: Boot, shares: Shares, console: Path, shape: Shape) -> None:
@@ -55,9 +45,7 @@ class Qemu:
         for name in _CHANNELS:
             self.channel[name], theirs[name] = socket.socketpair()
         fds = {name: end.fileno() for name, end in theirs.items()}
-        self._command = [
-            *("setpriv", "--pdeathsig", "KILL", "--"),
-            *("sh", "-c", _IF_PARENT_LIVES, str(os.getpid())),
+        command = [
             *_machine(shape),
             *("-kernel", str(boot.vmlinux), "-initrd", str(boot.initrd)),
             *("-append", f"{_APPEND} {shape.append}"),
@@ -67,72 +55,22 @@ class Qemu:
             *_share("results", shares.results),
             *_ports(fds),
         ]
-        self._complaints = console.with_name("qemu.stderr")
-        self._fds = tuple(fds.values())
-        self._started = threading.Event()
-        self._ended = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._error: OSError | None = None
-        threading.Thread(target=self._keep, name="qemu", daemon=True).start()
-        self._started.wait()
-        for end in theirs.values():
-            end.close()
-        if self._error is not None:
-            raise self._error
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def ended(self) -> bool:
-        """Whether the process is gone."""
-        return self._ended.is_set()
-
-    def ending(self, timeout: float) -> str:
-        """How it ended, waited for in seconds: its signal or exit status, or that it still runs."""
-        if not self._ended.wait(timeout) or self._process is None:
-            return "QEMU still runs"
-        status = self._process.returncode
-        if status < 0:
-            return f"QEMU was ended by {signal.Signals(-status).name}"
-        return f"QEMU exited with status {status}"
-
-    def complaints(self) -> str:
-        """What QEMU wrote to its standard error."""
-        return self._complaints.read_text(errors="replace").strip()
+        complaints = console.with_name("qemu.stderr")
+        try:
+            super().__init__("QEMU", command, stderr=complaints, pass_fds=fds.values())
+        finally:
+            for end in theirs.values():
+                end.close()
 
     def stop(self) -> None:
         """End the process and wait for it. Nothing in the guest needs saving: see README.md."""
-        if self._process is not None and not self.ended():
-            self._process.kill()
-        self._ended.wait()
+        super().stop()
         for end in self.channel.values():
             try:
                 end.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it
             except OSError:
                 pass
             end.close()
-
-    def _keep(self) -> None:
-        try:
-            with self._complaints.open("wb") as complaints:
-                self._process = subprocess.Popen(
-                    self._command,
-                    stdin=subprocess.DEVNULL,
-                    stdout=complaints,
-                    stderr=complaints,
-                    pass_fds=self._fds,
-                    start_new_session=True,  # a terminal's Ctrl-C is for the rig to act on
-                )
-        except OSError as error:
-            self._error = error
-            self._ended.set()
-            return
-        finally:
-            self._started.set()
-        self._process.wait()
-        self._ended.set()
 
 
 def _machine(shape: Shape) -> list[str]:

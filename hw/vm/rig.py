@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: MIT
 """The command: `python hw/vm/rig.py fetch` once, then `python hw/vm/rig.py run -- COMMAND...`.
 
+`--machine uml` is User Mode Linux instead of QEMU, for both verbs.
+
 Exit status of `run`: the guest command's own, else 77 a prerequisite is missing, 124 it took
 too long, 125 the rig or the guest failed, 130 and 143 interrupted. Notes are on standard error.
 """
@@ -27,8 +29,15 @@ from vm.job import Job
 from vm.machine import Machine
 from vm.packages import fetch_headers, fetch_kernel, install_programs, say
 from vm.qemu import Shape
+from vm.uml import Uml
+from vm.uml_kernel import fetch_uml
 
 _TAIL_PERIOD_S = 0.05
+# options that mean something on one machine alone
+_ONLY = {
+    "qemu": ("kernel", "module", "headers", "cpus", "serial", "no_adapter"),
+    "uml": ("virtual_time",),
+}
 
 
 class Interrupted(BaseException):
@@ -41,7 +50,11 @@ class Interrupted(BaseException):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Parse, do, and turn every failure into one sentence and its exit status."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    for name in _ONLY["qemu" if options.machine == "uml" else "uml"]:
+        if getattr(options, name, None):
+            parser.error(f"--{name.replace('_', '-')} is not for --machine {options.machine}")
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _interrupt)
     try:
@@ -68,6 +81,9 @@ def _interrupt(number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _fetch(options: argparse.Namespace) -> int:
+    if options.machine == "uml":
+        print(fetch_uml(update=options.update).release)
+        return 0
     install_programs()
     began = time.monotonic()
     boot = bootable(fetch_kernel(options.kernel, update=options.update), options.module)
@@ -79,24 +95,35 @@ def _fetch(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    machine = Machine(
-        adapters=_adapters(options),
-        results=options.results,
-        kernel=options.kernel,
-        extra_modules=options.module,
-        shape=Shape(options.memory, options.cpus, options.append),
-        boot_timeout=options.boot_timeout,
-    )
-    with machine as vm:
-        say(f"boot: {vm.boot_seconds:.1f} s to ready guest (Linux {vm.kernel_release})")
-        job = vm.start(options.command)
+    with _machine(options) as vm:
         try:
+            job = vm.start(options.command)
+            say(f"boot: {vm.boot_seconds:.1f} s to ready guest (Linux {vm.kernel_release})")
             return _followed(job, options.timeout)
         except GuestDied as error:
             raise vm.death(error) from error
         finally:
             if options.console:
                 sys.stderr.write(vm.console())
+
+
+def _machine(options: argparse.Namespace) -> Machine | Uml:
+    if options.machine == "uml":
+        return Uml(
+            results=options.results,
+            virtual_time=options.virtual_time,
+            memory=options.memory,
+            append=options.append,
+            boot_timeout=options.boot_timeout,
+        )
+    return Machine(
+        adapters=_adapters(options),
+        results=options.results,
+        kernel=options.kernel,
+        extra_modules=options.module,
+        shape=Shape(options.memory, options.cpus or 1, options.append),
+        boot_timeout=options.boot_timeout,
+    )
 
 
 def _followed(job: Job, timeout: float | None) -> int:
@@ -137,15 +164,16 @@ def _adapters(options: argparse.Namespace) -> tuple[Adapter, ...]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="rig.py", description="A real kernel in QEMU.")
+    parser = argparse.ArgumentParser(prog="rig.py", description="A real kernel in a VM.")
     verbs = parser.add_subparsers(dest="verb", required=True)
-    fetch = verbs.add_parser("fetch", help="get QEMU and a kernel from Debian's packages")
+    fetch = verbs.add_parser("fetch", help="get a machine and a kernel from Debian's packages")
     fetch.add_argument("--update", action="store_true", help="look for a newer kernel than cached")
     fetch.add_argument(
         "--headers", action="store_true", help="also what hw/vm/oracle is built with"
     )
     run = verbs.add_parser("run", help="boot, run one command in the guest, return its status")
     for verb in (fetch, run):
+        verb.add_argument("--machine", choices=("qemu", "uml"), default="qemu", help="%(default)s")
         verb.add_argument("--kernel", metavar="SERIES", help="6.1, 6.12, ... (default: newest)")
         verb.add_argument(
             "--module", action="append", default=[], help="also load this module; repeatable"
@@ -154,11 +182,14 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--boot-timeout", type=float, default=120.0, metavar="S")
     run.add_argument("--results", type=Path, metavar="DIR", help="writable in the guest, same path")
     run.add_argument("--memory", type=int, default=512, metavar="MIB")
-    run.add_argument("--cpus", type=int, default=1, metavar="N")
+    run.add_argument("--cpus", type=int, metavar="N")
     run.add_argument(
         "--serial", action="append", help="an adapter with this serial; repeat for more, equal too"
     )
     run.add_argument("--no-adapter", action="store_true", help="boot with empty USB ports")
+    run.add_argument(
+        "--virtual-time", action="store_true", help="uml: time passes only in sleep, and at once"
+    )
     run.add_argument("--append", default="", help="more of the kernel's command line")
     run.add_argument("--console", action="store_true", help="print the guest's console at the end")
     run.add_argument("command", nargs="+", metavar="COMMAND", help="after --, as in env(1)")
