@@ -31,7 +31,7 @@ def plot(file: Path, rows: list[Row], curves: list[Curve]) -> None:
     mpl.use("agg")
     from matplotlib import pyplot as plt
 
-    mpl.rcParams["svg.hashsalt"] = "udriver"
+    mpl.rcParams.update({"svg.hashsalt": "udriver", "svg.fonttype": "none"})
     figure = plt.figure(figsize=(13, 11), layout="constrained")
     above, below = figure.subfigures(2, 1, height_ratios=[3, 2])
     _bars(above.subplots(), [row for row in rows if row.value is not None and row.limit])
