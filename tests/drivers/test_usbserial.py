@@ -319,7 +319,7 @@ def test_throttled_loses_nothing(udriver_device: Any, opened: Callable[..., UsbS
     stats = driver.stats()
     assert (stats.received, stats.read, stats.dropped) == (len(data), len(data), 0)
     assert stats.throttles > 0
-    assert stats.high_water == 1024
+    assert stats.high_water == 256
 
 
 def test_throttled_holds_the_device_back(
