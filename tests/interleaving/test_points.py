@@ -33,7 +33,8 @@ ASKS = {
 }  # fmt: skip
 PRIVATE = {
     **dict.fromkeys(
-        ("entry", "queue", "taken", "task", "timeout", "x", "extend", "clear", "enqueue", "leave", "sleep"), "of a _Waiter, or its list: one wait's own"),
+        ("entry", "queue", "taken", "task", "timeout", "x", "extend", "clear", "enqueue", "leave",
+         "sleep"), "of a _Waiter, or its list: one wait's own"),
     **dict.fromkeys(("timer", "syscall_depth", "enter_wait", "leave_wait"),
                     "of a task that only the task itself looks at"),
     **dict.fromkeys(("wait_queue", "name", "put_back"),

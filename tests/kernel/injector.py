@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-"""Runs a signal handler that raises at every bytecode boundary of the completion core, a fork for each.
+"""Runs a signal handler at every bytecode boundary of the completion core, a fork for each.
 
 A program of its own, so that what is forked is small and has one thread:
 
@@ -7,8 +7,9 @@ A program of its own, so that what is forked is small and has one thread:
 
 A scenario is a class: ``act`` is traced, ``handle`` is the signal handler, ``check`` says what is
 wrong afterwards, if anything. A child that hangs is ended by SIGALRM and counts as a deadlock.
-One that returns is the business of tests/bytecode. One that raises is run where CPython looks
-for signals (after a call, at the start of a frame, at a jump back), which are those where it can.
+A handler that raises is run where CPython looks for signals (after a call, at the start of a frame,
+at a jump back), which are those where it can. One that returns is the business of tests/bytecode,
+but for one that is to end the wait as a signal does: it is run at every boundary.
 """
 
 from __future__ import annotations
@@ -130,9 +131,6 @@ def spin(condition: Callable[[], object], seconds: float = SETTLE_S) -> bool:
             return False
         os.sched_yield()
     return True
-
-
-# complete() and friends, interrupted by a handler that returns
 
 
 # a wait, interrupted by a handler that returns

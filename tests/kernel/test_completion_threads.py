@@ -22,6 +22,7 @@ from typing import Any
 
 import pytest
 
+from tests.kernel.signals import handling
 from udriver.kernel import completion, sched, threads
 from udriver.kernel.completion import (
     UINT_MAX,
@@ -105,16 +106,6 @@ def spawn(until: Until) -> Iterator[Spawn]:
         while waiter.is_alive():
             complete(x)
             waiter.join(0.01)
-
-
-@contextmanager
-def handling(signum: int, handler: Callable[..., object]) -> Iterator[None]:
-    """The signal handler while the block runs."""
-    before = signal.signal(signum, handler)  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        signal.signal(signum, before)
 
 
 @contextmanager
@@ -1139,6 +1130,8 @@ def test_a_signal_that_landed_on_another_thread_is_seen_before_the_sleep(
 ) -> None:
     """CPython marks only the thread it lands on; its byte is gone as if it came before the fd did."""
     x, over = Completion("x"), threading.Lock()
+    task = sched.active().current()
+    assert isinstance(task, threads.MainTask)
     over.acquire()
     other = threading.Thread(target=over.acquire)
     other.start()
@@ -1149,7 +1142,7 @@ def test_a_signal_that_landed_on_another_thread_is_seen_before_the_sleep(
         found = real(fd)
         if fd != -1 and not landed:
             landed.append(libc.pthread_kill(ctypes.c_ulong(other.ident or 0), SIGUSR1))
-            task, byte = threads_main_task(), ctypes.c_char()
+            byte = ctypes.c_char()
             while libc.read(task.fds[1], ctypes.byref(byte), 1) != 1:
                 pass
         return found

@@ -8,11 +8,12 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 
 import pytest
 
+from tests.kernel.signals import handling
 from udriver.kernel import sched, threads
 from udriver.kernel.completion import (
     Completion,
@@ -25,7 +26,6 @@ from udriver.kernel.completion import (
 from udriver.kernel.sched import ERESTARTSYS, HZ
 
 JIFFY = 1_000_000_000 // HZ  # ns
-Ready = list[tuple[int, int]]
 
 
 class Clock:
@@ -40,7 +40,7 @@ class Clock:
     def monotonic_ns(self) -> int:
         return self.now
 
-    def sleep(self, task: threads.ThreadTask, timeout: float | None) -> Ready:
+    def sleep(self, task: threads.ThreadTask, timeout: float | None) -> threads.Ready:
         assert timeout is not None
         if self.first is not None:
             first, self.first = self.first, None
@@ -58,18 +58,9 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     assert isinstance(scheduler, threads.ThreadScheduler)
     clock = Clock(7 * JIFFY + 1)
     monkeypatch.setattr(threads, "time", clock)
-    scheduler.idle = clock  # type: ignore[assignment]
+    scheduler.idle = clock
     yield clock
     scheduler.idle = None
-
-
-@contextmanager
-def handling(signum: int, handler: Callable[..., object]) -> Iterator[None]:
-    before = signal.signal(signum, handler)  # type: ignore[arg-type]
-    try:
-        yield
-    finally:
-        signal.signal(signum, before)
 
 
 @pytest.mark.parametrize("past", [0, 1, JIFFY - 1])  # ns since the last tick
@@ -150,7 +141,7 @@ def test_a_signal_that_comes_in_the_wait_above_ends_the_wait_below() -> None:
     class WaitsInside:
         """What runs in a sleep of the main thread without a signal, as a C library's callback."""
 
-        def sleep(self, task: threads.ThreadTask, timeout: float | None) -> Any:
+        def sleep(self, task: threads.ThreadTask, timeout: float | None) -> threads.Ready:
             scheduler.idle = None
             with asleep_in(above, signal.SIGUSR1):
                 wait_for_completion(above)
@@ -173,50 +164,37 @@ def test_a_signal_at_the_end_of_a_wait_does_not_end_the_next(
         leave_wait(task, entered)
 
     with handling(signal.SIGUSR1, lambda *args: None):
-        with posting(x):
+        with once_queued(x, partial(complete, x)):
             monkeypatch.setattr(threads.MainTask, "leave_wait", late)
             assert wait_for_completion_interruptible(x) == 0
-        with posting(x):
+        with once_queued(x, partial(complete, x)):
             assert wait_for_completion_interruptible(x) == 0
 
 
 @contextmanager
-def posting(x: Completion) -> Iterator[None]:
-    """Complete it from another thread once somebody waits."""
-
+def once_queued(x: Completion, action: Callable[[], object]) -> Iterator[None]:
+    """Do it from another thread once somebody waits for ``x``, or when the block is over."""
     over: list[bool] = []
 
-    def post() -> None:
+    def act() -> None:
         while not len(x.wait_queue) and not over:
             os.sched_yield()
-        complete(x)
+        action()
 
-    poster = threading.Thread(target=post)
-    poster.start()
+    actor = threading.Thread(target=act)
+    actor.start()
     try:
         yield
     finally:
         over.append(True)
-        poster.join()
+        actor.join()
 
 
-@contextmanager
-def asleep_in(x: Completion, signum: int) -> Iterator[None]:
-    """Send ``signum`` to the main thread once it is queued on ``x``, until it has been handled."""
+def asleep_in(x: Completion, signum: int) -> AbstractContextManager[None]:
+    """Send ``signum`` to the main thread once it waits for ``x``."""
     main = threading.main_thread().ident
     assert main is not None
-
-    def send() -> None:
-        while not len(x.wait_queue):
-            os.sched_yield()
-        signal.pthread_kill(main, signum)
-
-    sender = threading.Thread(target=send)
-    sender.start()
-    try:
-        yield
-    finally:
-        sender.join()
+    return once_queued(x, partial(signal.pthread_kill, main, signum))
 
 
 @pytest.mark.udriver_allow("M15")  # that is what a loop closed too early is
