@@ -820,7 +820,7 @@ def test_a_childs_waits_do_not_eat_the_parents_wakes() -> None:
     assert in_child(child) == 0
     task = sched.active().current()
     assert isinstance(task, threads.ThreadTask)
-    assert task.nap(0)  # the wake is still there
+    assert task.sleep(0, None)  # the wake is still there
     assert wait_for_completion_timeout(x, 1) == 0
 
 
@@ -1174,19 +1174,38 @@ def test_a_task_that_runs_is_woken_without_a_system_call_and_sleeps_not() -> Non
     scheduler = sched.active()
     task = scheduler.current()
     assert isinstance(task, threads.ThreadTask)
-    task.nap(0)  # takes what an earlier wait left
+    task.sleep(0, None)  # takes what an earlier wait left
     scheduler.wake_up_process(task)
     eventfd = select.poll()
     eventfd.register(task.fds[0], select.POLLIN)
     assert eventfd.poll(0) == []  # nothing was written
     assert scheduler.schedule_timeout(20 * sched.HZ) > 0  # the wake was not lost
-    assert not task.nap(0)  # and is one
+    assert not task.sleep(0, None)  # and is one
+
+
+def test_a_wake_is_not_lost_with_a_sleep_that_a_handler_cut_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The handler raises after block() has seen the wake-up and before sleep() has been told."""
+    scheduler = sched.active()
+    task, real, raised = scheduler.current(), threads.MainTask.nap, InterruptedError()
+    assert isinstance(task, threads.MainTask)
+
+    def nap(task: threads.ThreadTask, timeout: float | None) -> threads.Ready:
+        monkeypatch.setattr(threads.MainTask, "nap", real)
+        scheduler.wake_up_process(task)  # it runs: the wake is stored
+        real(task, timeout)
+        raise raised
+
+    monkeypatch.setattr(threads.MainTask, "nap", nap)
+    assert scheduler.schedule_timeout(sched.HZ) > 0
+    assert task.pending.pop() is raised
 
 
 def test_a_wake_between_the_look_and_the_sleep_is_written_not_stored() -> None:
     task = sched.active().current()
     assert isinstance(task, threads.ThreadTask)
-    task.nap(0)
+    task.sleep(0, None)
     with in_sleep_poll(task, lambda: sched.active().wake_up_process(task)):
         assert task.nap(20) == [(task.fds[0], select.EPOLLIN)]
     assert not task.woken
@@ -1197,10 +1216,10 @@ def test_a_wait_on_top_of_a_sleep_leaves_it_to_be_woken_by_a_write() -> None:
     """Its wake went to the eventfd before and must do so after: the one below does not look again."""
     task = sched.active().current()
     assert isinstance(task, threads.ThreadTask)
-    task.nap(0)
+    task.sleep(0, None)
 
     def wait_and_wake() -> None:
-        task.nap(0)
+        task.sleep(0, None)
         sched.active().wake_up_process(task)
 
     with in_sleep_poll(task, wait_and_wake):

@@ -97,6 +97,9 @@ class ThreadTask(Task):
     def block(self, poll: select.epoll, timeout: float | None) -> Ready:
         """Sleep in ``poll``, which has the task's fds; at once back if it was woken before.
 
+        That wake-up stays in the store: given back as a value, it would be lost with the frame if a
+        signal handler raised before sleep() has it.
+
         A signal handler may wait on top of this, and a wait on top of ours leaves ``wake`` as it found
         it: one that is still to sleep is woken by a write.
 
@@ -105,10 +108,7 @@ class ThreadTask(Task):
         found = self.wake
         try:
             self.wake = self._written  # before the look: see rule 2
-            if self.woken:
-                self.woken.clear()
-                return [(self.fds[0], 0)]
-            return poll.poll(timeout)
+            return [] if self.woken else poll.poll(timeout)
         finally:
             self.wake = found  # not done, because another handler raised here: slower, never lost
 
@@ -139,11 +139,10 @@ class ThreadTask(Task):
         woken = bool(self.woken)
         if woken:
             self.woken.clear()
-        for fd, events in ready:
+        for fd, _ in ready:
             if fd == self.fds[0]:
                 woken = True
-                if events:
-                    self._read_wakes()
+                self._read_wakes()
         return woken
 
     def _read_wakes(self) -> None:
