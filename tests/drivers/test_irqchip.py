@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.kernel.signals import handling
+from udriver.drivers import irqchip
 from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
 from udriver.errors import UDriverError
 from udriver.kernel import sched
@@ -467,10 +469,10 @@ def test_inline_a_follower_leads_when_the_leader_leaves(
 
     chip: Any = scheduler.idle
     leader = other(lead)
-    while not (chip._seat.locked() and asleep(leaves)()):  # joins no wait, or it might lead
+    while not (chip._seat.leader and asleep(leaves)()):  # joins no wait, or it might lead
         os.sched_yield()
     follower = other(follow)
-    while not chip._followers:
+    while not chip._seat.followers:
         os.sched_yield()
     leaves.complete()
     leader.join(20)
@@ -488,10 +490,10 @@ def test_inline_a_follower_whose_event_came_leaves_the_leader_leading(
     mine = Completion("the follower's")
     chip: Any = IRQCHIPS["inline"]
     leader = other(line.event.wait, 15)
-    while not (chip._seat.locked() and asleep(line.event)()):
+    while not (chip._seat.leader and asleep(line.event)()):
         os.sched_yield()
     follower = other(mine.wait, 15)
-    while not chip._followers:
+    while not chip._seat.followers:
         os.sched_yield()
     mine.complete()
     follower.join(20)
@@ -511,12 +513,12 @@ def test_inline_a_follower_that_is_to_lead_and_goes_hands_it_on(
     monkeypatch.setattr(line, "drain", lambda: (drain(), firsts.complete()))
     chip: Any = IRQCHIPS["inline"]
     leader = other(line.event.wait, 15)
-    while not (chip._seat.locked() and asleep(line.event)()):
+    while not (chip._seat.leader and asleep(line.event)()):
         os.sched_yield()
     followers = []
     for event in (firsts, second.event):
         followers.append(other(event.wait, 15))
-        while len(chip._followers) < len(followers):
+        while len(chip._seat.followers) < len(followers):
             os.sched_yield()
     line.send(b"x")
     assert (leader.end(), followers[0].end()) == (True, True)
@@ -524,6 +526,79 @@ def test_inline_a_follower_that_is_to_lead_and_goes_hands_it_on(
     assert followers[1].end() is True
     assert second.threads == ["wait"]
     second.close()
+
+
+def test_inline_a_change_of_leaders_that_was_cut_short_loses_no_wake(
+    on: Callable[[str], Line], other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The new one's fds are in and a handler raises: the old one, who leads again, is in no more."""
+    on("inline")
+    turns = [Completion("first"), Completion("second")]
+    chip: Any = IRQCHIPS["inline"]
+
+    def cut(task: object) -> object:
+        raise InterruptedError
+
+    again = threading.Event()
+    pausing = other(lambda: (turns[0].wait(15), again.wait(15), turns[1].wait(15)))
+    while not (chip._seat.leader and asleep(turns[0])()):
+        os.sched_yield()
+    turns[0].complete()
+    while chip._seat.leader:
+        os.sched_yield()
+    with monkeypatch.context() as patch:
+        patch.setattr(irqchip.weakref, "ref", cut)
+        with pytest.raises(InterruptedError):
+            Completion("main").wait(1)
+    again.set()
+    while not (chip._seat.leader and asleep(turns[1])()):
+        os.sched_yield()
+    turns[1].complete()
+    pausing.join(5)
+    assert pausing.result == (True, True, True)
+
+
+def test_inline_a_handlers_wait_on_top_of_the_leaders_takes_interrupts(
+    on: Callable[[str], Line], other: Any
+) -> None:
+    line = on("inline")
+    never, served = Completion("never"), []
+
+    def handler(signum: int, frame: object) -> None:
+        line.send(b"x")
+        served.append(line.event.wait(15))
+        never.complete()
+
+    chip: Any = IRQCHIPS["inline"]
+    with handling(signal.SIGUSR1, handler):
+        other(interrupt_when, lambda: chip._seat.leader and asleep(never)())
+        assert never.wait(20)
+    assert (served, line.threads, chip._seat.leader) == ([True], ["MainThread"], {})
+
+
+def test_inline_a_handler_may_end_the_line_under_the_leader(other: Any) -> None:
+    """The epoll that the wait below sleeps in is closed when that wait is over, and not before."""
+    line = Line(IRQCHIPS["inline"], "dev0")
+    never = Completion("never")
+    chip: Any = IRQCHIPS["inline"]
+    seat = chip._seat
+
+    def handler(signum: int, frame: object) -> None:
+        closer = other(line.close)
+        assert closer.end() is None
+        assert not seat.epoll.closed
+        never.complete()
+
+    with handling(signal.SIGUSR1, handler):
+        other(interrupt_when, lambda: seat.leader and asleep(never)())
+        assert never.wait(20)
+    assert (seat.epoll.closed, chip._seat) == (True, None)
+
+
+def interrupt_when(condition: Callable[[], object]) -> None:
+    while not condition():
+        os.sched_yield()
+    signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
 
 
 def test_inline_refuses_a_scheduler_without_threads() -> None:

@@ -39,7 +39,7 @@ import signal
 import struct
 import threading
 import weakref
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any
 
 from udriver.errors import UDriverError
@@ -256,6 +256,65 @@ class SelectChip(_EpollChip):
             self._raise(ready)
 
 
+class _Seat:
+    """The leader's, from the first line's beginning to the last one's end."""
+
+    def __init__(self) -> None:
+        self.epoll = select.epoll()
+        self.leader: dict[
+            int, ThreadTask
+        ] = {}  # of one item: setdefault() takes the seat and says whose
+        self.followers: dict[ThreadTask, None] = {}
+        self._over = False
+        self._sitter: weakref.ref[ThreadTask] | None = None
+        self._fds: tuple[int, ...] = ()
+
+    def sit(self, task: ThreadTask, sources: Container[int]) -> None:
+        """Let the task's own fds end the sleep, and those of the one before no more."""
+        if self._sitter is not None and self._sitter() is task:
+            return
+        self._sitter = None  # first: a handler may raise, and then nobody's fds are known to be in
+        for fd in self._fds:
+            if fd not in sources:
+                try:
+                    _epoll_set(self.epoll, fd, None)
+                except OSError:
+                    pass  # closed with its thread, and so not in the epoll any more
+        self._fds = task.fds
+        for fd in task.fds:
+            _epoll_set(self.epoll, fd, select.EPOLLIN)
+        self._sitter = weakref.ref(task)
+
+    def leave(self, task: ThreadTask, nested: bool) -> None:
+        """``task`` goes: wake another to lead, if nobody does. May be repeated.
+
+        A follower, too: it may have been woken to lead, and have its token since, and go for good.
+        ``nested``: its wait was on top of one of its own that still leads.
+        """
+        self.followers.pop(task, None)
+        if not nested and self.leader.get(0) is task:
+            self.leader.pop(0, None)
+        if self.leader:
+            return
+        if self._over:
+            self.epoll.close()
+        for follower in tuple(self.followers):
+            follower.wake()
+            return
+
+    def end(self) -> None:
+        """Nobody leads any more. The epoll is closed by the last who sleeps in it.
+
+        Not waited for: that may be the wait below the very handler that closes the port.
+        """
+        self._over = True
+        leader = self.leader.get(0)
+        if leader is None:
+            self.epoll.close()
+        else:
+            leader.wake()  # it looks at its completion once more, and then sleeps elsewhere
+
+
 class InlineChip(_EpollChip):
     """Interrupts are taken by a task that sleeps in a wait: it leads, other sleepers follow.
 
@@ -267,10 +326,7 @@ class InlineChip(_EpollChip):
 
     def __init__(self) -> None:
         super().__init__()
-        self._seat = threading.Lock()  # only ever tried
-        self._followers: dict[ThreadTask, None] = {}
-        self._sitter: weakref.ref[ThreadTask] | None = None
-        self._sitting: tuple[int, ...] = ()
+        self._seat: _Seat | None = None
 
     def _start(self) -> None:
         scheduler = sched.active()
@@ -279,20 +335,16 @@ class InlineChip(_EpollChip):
                 f"inline interrupts are taken by sleeping threads, and {scheduler!r} has none; "
                 "use the select irqchip"
             )
-        self._epoll = select.epoll()
+        self._seat = _Seat()
+        self._epoll = self._seat.epoll
         self._scheduler = scheduler
         scheduler.idle = self
 
     def _stop(self) -> None:
         self._scheduler.idle = None
-        while not self._seat.acquire(timeout=0.01):
-            sitter = self._sitter() if self._sitter is not None else None
-            if sitter is not None:
-                sitter.wake()  # it looks at its completion once more, and then sleeps elsewhere
-        self._epoll.close()
-        self._sitter = None
-        self._sitting = ()
-        self._seat.release()
+        seat, self._seat = self._seat, None
+        if seat is not None:
+            seat.end()
 
     def resample(self, irq: int) -> None:
         """Take what is raised already: a CPU that still runs takes an interrupt, idle or not.
@@ -303,55 +355,29 @@ class InlineChip(_EpollChip):
 
     def sleep(self, task: ThreadTask, timeout: float | None) -> Ready:
         """Sleep as the leader if there is none, else as a follower."""
-        self._followers[task] = None  # before the try, so that a leader that leaves sees us
-        seat: list[bool] = []
+        seat = self._seat
+        if seat is None:
+            return task.nap(timeout)
+        nested = seat.leader.get(0) is task
+        seat.followers[task] = None  # before the try, so that a leader that leaves sees us
         try:
             try:
-                try:
-                    # take and remember in one C call: a signal handler may raise between any two
-                    seat.extend(map(self._seat.acquire, (False,)))
-                    if seat[0] and self._sources:
-                        return self._lead(task, timeout)
-                finally:
-                    if seat and seat[0]:
-                        self._seat.release()
+                # a handler's wait, on top of the leader's, leads too: that one takes none meanwhile
+                if seat.leader.setdefault(0, task) is task and seat is self._seat:
+                    return self._lead(seat, task, timeout)
                 return task.nap(timeout)
             finally:
-                self._hand_on(task)
+                seat.leave(task, nested)
         except BaseException:
-            self._hand_on(task)  # if a signal handler raised before it was done; twice does no harm
+            seat.leave(task, nested)  # if a signal handler raised before it was done
             raise
 
-    def _lead(self, task: ThreadTask, timeout: float | None) -> Ready:
-        self._followers.pop(task, None)
-        if self._sitter is None or self._sitter() is not task:
-            self._sit(task)
-        ready = task.block(self._epoll, timeout)
+    def _lead(self, seat: _Seat, task: ThreadTask, timeout: float | None) -> Ready:
+        seat.followers.pop(task, None)
+        seat.sit(task, self._by_fd)
+        ready = task.block(seat.epoll, timeout)
         self._raise(ready)  # the task's own fds are no source's
         return ready
-
-    def _sit(self, task: ThreadTask) -> None:
-        for fd in self._sitting:
-            if fd not in self._by_fd:
-                try:
-                    _epoll_set(self._epoll, fd, None)
-                except OSError:
-                    pass  # closed with its thread, and so not in the epoll any more
-        self._sitting = task.fds
-        for fd in task.fds:
-            _epoll_set(self._epoll, fd, select.EPOLLIN)
-        self._sitter = weakref.ref(task)
-
-    def _hand_on(self, task: ThreadTask) -> None:
-        """``task`` goes: wake another to lead, if nobody does.
-
-        A follower, too: it may have been woken to lead, and have its token since, and go for good.
-        """
-        self._followers.pop(task, None)
-        if self._followers and not self._seat.locked():
-            for follower in tuple(self._followers):
-                follower.wake()
-                return
 
 
 class SignalChip(FdIrqChip):
