@@ -22,7 +22,8 @@ class EpollThread:
 
     def __init__(self, name: str, ready: Callable[[list[tuple[int, int]]], None]) -> None:
         self.epoll = select.epoll()
-        self.thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self.thread: threading.Thread | None = None  # made late: it and this are a cycle
+        self._name = name
         self._ready = ready
         self._stop_fds: list[int] = []
         self._gate = threading.Lock()
@@ -35,6 +36,7 @@ class EpollThread:
             # make and remember in one C call: a signal handler may raise between any two
             self._stop_fds.extend(map(os.eventfd, (0,), (os.EFD_CLOEXEC | os.EFD_NONBLOCK,)))
             self.epoll.register(self._stop_fds[0], select.EPOLLIN)
+            self.thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self.thread.start()
             self._runs = True
             self._gate.release()
@@ -44,7 +46,7 @@ class EpollThread:
 
     def stop(self) -> None:
         """End it and close its fds. May be repeated."""
-        if self._runs:
+        if self._runs and self.thread is not None:
             if self._stop_fds:
                 os.eventfd_write(self._stop_fds[0], 1)
             if threading.current_thread() is not self.thread:

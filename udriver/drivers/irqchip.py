@@ -238,9 +238,9 @@ class SelectChip(_EpollChip):
     name = "select"
 
     def _start(self) -> None:
-        self._loop = EpollThread("irq/select", self._raise)
-        self._epoll = self._loop.epoll
-        self._loop.start()
+        loop = EpollThread("irq/select", self._raise)
+        loop.start()
+        self._loop, self._epoll = loop, loop.epoll
 
     def _stop(self) -> None:
         self._loop.stop()
@@ -368,12 +368,13 @@ class SignalChip(FdIrqChip):
                 f"SIGURG already has the handler {found!r}; remove it, or use the select irqchip"
             )
         self._found: Any = found
-        self._watcher = EpollThread("irq/hangup", self._found_hangup)
+        watcher = EpollThread("irq/hangup", self._found_hangup)
         try:
             MainTask.irq_signals |= {self.signum}
             if signal.getsignal(self.signum) != self._handler:
                 signal.signal(self.signum, self._handler)
-            self._watcher.start()
+            watcher.start()
+            self._watcher = watcher
         except BaseException:
             self._end_handling()
             raise

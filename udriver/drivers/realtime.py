@@ -98,15 +98,17 @@ class Realtime:
         if tid is None:
             return Step(name, False, "this irqchip has no thread of its own")
         with _setup:
-            held = _held.setdefault((name, tid), _Held())
-            first = not held.holders
-            held.holders.add(self)  # before it is taken: stop() undoes half a step, too
-            if first:
-                try:
-                    held.what = take(value, tid, held.undo)
-                except OSError as exc:
-                    self._leave((name, tid))
-                    return Step(name, False, f"{exc.strerror or exc}")
+            key = (name, tid)
+            if key in _held:
+                _held[key].holders.add(self)
+                return Step(name, True, _held[key].what)
+            held = _Held({self})
+            _held[key] = held  # before it is taken: stop() undoes half a step, too
+            try:
+                held.what = take(value, tid, held.undo)
+            except OSError as exc:
+                self._leave(key)
+                return Step(name, False, f"{exc.strerror or exc}")
             return Step(name, True, held.what)
 
     def stop(self) -> None:
@@ -144,9 +146,9 @@ class _Held:
     ``undo`` may be done twice, if Ctrl-C came in the middle of it.
     """
 
+    holders: set[Realtime]
     what: str = ""
     undo: list[Undo] = field(default_factory=list)
-    holders: set[Realtime] = field(default_factory=set)
 
     def undo_all(self, name: str) -> list[str]:
         failed = []

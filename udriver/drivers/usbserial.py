@@ -19,8 +19,10 @@ import select
 import threading
 import time
 import weakref
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from operator import call
 from typing import Any, Literal, Self
 
 from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
@@ -146,32 +148,57 @@ class UsbSerial:
         complete(self._read_turn)
         complete(self._write_turn)
         self.realtime: Realtime | None = None
-        self._probe()
-        if realtime:
-            recipe = realtime if isinstance(realtime, Recipe) else Recipe()
-            self.realtime = Realtime(recipe, self.chip.thread())
+        recipe = (realtime if isinstance(realtime, Recipe) else Recipe()) if realtime else None
+        self._probe(recipe)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], **options: Any) -> Self:
         """Open ``path`` and bring the driver up on it; options of Port and UsbSerial together."""
         mine = {"irqchip", "fifo_size", "on_full", "line_errors", "realtime"}
-        port = Port(path, **{key: options[key] for key in options if key not in mine})
+        ports: list[Port] = []
+        drivers: list[Self] = []
         try:
-            return cls(port, **{key: options[key] for key in options if key in mine})
+            # make and remember in one C call: a signal handler may raise between any two
+            options_of_port = {key: options[key] for key in options if key not in mine}
+            ports.extend(map(call, (partial(Port, path, **options_of_port),)))
+            options_of_mine = {key: options[key] for key in options if key in mine}
+            drivers.extend(map(call, (partial(cls, ports[0], **options_of_mine),)))
+            return drivers[0]
         except BaseException:
-            port.close()
+            for driver in drivers:
+                driver.close()
+            for port in ports:
+                port.close()
             raise
 
-    def _probe(self) -> None:
+    def _probe(self, recipe: Recipe | None) -> None:
+        """Undone as a whole if anything raises: a line that stays would read from the next file's fd."""
         self.irq = self.chip.attach(self.port.fd, self.port.name)
         self._attached = True
+        taken: list[Realtime] = []
         try:
             request_irq(self.irq, self.isr, 0, self.port.name, self)
+            try:
+                _open_drivers.add(self)
+                _refuse_in_children()
+                if recipe is not None:
+                    # as in open()
+                    taken.extend(map(Realtime, (recipe,), (self.chip.thread(),)))
+                    self.realtime = taken[0]
+            except BaseException:
+                for each in taken:
+                    each.stop()
+                free_irq(self.irq, self)
+                raise
         except BaseException:
-            self.chip.detach(self.irq)
+            self._detach()
             raise
-        _open_drivers.add(self)
-        _refuse_in_children()
+
+    def _detach(self) -> None:
+        self._final_irq = irq_stat(self.irq)
+        self._attached = False
+        self.chip.detach(self.irq)
+        _open_drivers.discard(self)
 
     def close(self) -> None:
         """Remove the driver: wake everybody with DeviceGone, end the line, restore the port.
@@ -199,25 +226,21 @@ class UsbSerial:
         self._remover.join()
 
     def _remove(self, closer: int) -> None:
-        try:
+        with ExitStack() as steps:  # from the last to the first, each whatever becomes of another
+            steps.callback(complete_all, self._removed)
+            steps.callback(setattr, self, "_closed", True)
+            steps.callback(self.port.close)
+            steps.callback(self._detach)
+            if self.realtime is not None:
+                steps.callback(self.realtime.stop)  # while the chip still has its thread
+            if self._transmitter is not None:
+                steps.callback(self._transmitter.stop)
+            steps.callback(free_irq, self.irq, self)
+            if self._modem is not None:
+                steps.callback(self._modem.close)
             # nobody may still use the fd: its number will soon be another file's
             while any(ident != closer for ident in tuple(self.inside.values())):
                 self.quiet.wait()
-            if self._modem is not None:
-                self._modem.close()
-            free_irq(self.irq, self)
-            if self._transmitter is not None:
-                self._transmitter.stop()
-            if self.realtime is not None:
-                self.realtime.stop()
-            self._final_irq = irq_stat(self.irq)
-            self._attached = False
-            self.chip.detach(self.irq)
-            _open_drivers.discard(self)
-        finally:
-            self.port.close()
-            self._closed = True
-            complete_all(self._removed)
 
     def __enter__(self) -> Self:
         return self
@@ -636,8 +659,8 @@ _refusing: list[bool] = []
 def _refuse_in_children() -> None:
     """A child shares the tty and would steal the parent's bytes: its copy of a driver is gone."""
     if not _refusing:
+        os.register_at_fork(after_in_child=_forked)  # twice, if Ctrl-C comes now, does no harm
         _refusing.append(True)
-        os.register_at_fork(after_in_child=_forked)
 
 
 def _forked() -> None:
