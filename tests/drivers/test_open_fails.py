@@ -100,6 +100,7 @@ def left_by_any_cut(path: str, irq: str) -> Iterator[str]:
     sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
 )
 @pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
+@pytest.mark.slow
 @pytest.mark.parametrize("irq", CHIPS)
 def test_ctrl_c_anywhere_in_open_leaves_nothing(irq: str) -> None:
     with Loopback() as device:

@@ -438,15 +438,19 @@ class SignalChip(FdIrqChip):
         """One bit for all lines: each finds out for itself, as on a shared line."""
         if not self._sources and not self._holds:
             self._restore_handler()
-        for source in tuple(self._sources.values()):
-            if not source.masked:
-                # a signal that says "room" is sent once, before poll() agrees: the writer retries
-                alone = len(self._sources) == 1
-                source.status |= source.events & (OUT | (IN if alone else 0))
-                status = source.status or _poll_now(source)
-                if status:
-                    source.status = status
-                    generic_handle_irq(source.irq)
+        try:
+            for source in tuple(self._sources.values()):
+                if not source.masked:
+                    # a signal that says "room" is sent once, before poll() agrees: the writer retries
+                    alone = len(self._sources) == 1
+                    source.status |= source.events & (OUT | (IN if alone else 0))
+                    status = source.status or _poll_now(source)
+                    if status:
+                        source.status = status
+                        generic_handle_irq(source.irq)
+        except BaseException:
+            self._interrupt()  # the edge is spent, and some lines may not have been looked at
+            raise
 
     def _found_hangup(self, ready: Ready) -> None:
         self._interrupt()

@@ -132,7 +132,7 @@ class UsbSerial:
         self._tx_on = False
         self.inside: dict[int, int] = {}
         self.quiet = Completion(f"{port.name} quiet")
-        self._received = self._dropped = self._drains = self._throttles = self._written = 0
+        self._dropped = self._drains = self._throttles = self._written = 0
         self._read = 0
         self._scratch = memoryview(bytearray(4096))
         self._transmitter: Transmitter | None = None
@@ -258,18 +258,36 @@ class UsbSerial:
 
         Context: Hardirq context.
         """
-        status = self.chip.status(irq)
-        if not status:
-            return IRQ_NONE
-        if status & OUT and self._tx_on:
-            self._tx_on = False
-            self._set_interest()
-            complete(self.tx_room)
-        if status & RX:
-            self._drain(bool(status & GONE))
+        try:
+            status = self.chip.status(irq)
+            if status & OUT and self._tx_on:
+                self._tx_on = False
+                self._set_interest()
+                complete(self.tx_room)
+            if status & RX:
+                self._drain(bool(status & GONE))
+            # whatever the status is: the run before may have been cut short behind its drain
             if self.fifo.in_ != self.fifo.out and not completion_done(self.rx_ready):
                 complete(self.rx_ready)
-        return IRQ_HANDLED
+        except BaseException:
+            self._cut_short()
+            raise
+        return IRQ_HANDLED if status else IRQ_NONE
+
+    def _cut_short(self) -> None:
+        """A signal handler raised on top of the ISR: who would have been woken is, and looks again.
+
+        Of an Exception the core cannot tell that it is not the ISR's own, and does not run it again.
+        """
+        if self.fifo.in_ != self.fifo.out:
+            complete(self.rx_ready)
+        complete(self.tx_room)
+        if self.line_errors is not None:
+            complete(self.line_errors.happened)
+        if self._gone is not None:
+            self._hangup("hung up")
+        else:
+            self._set_interest()  # the signal chip's edge is spent: this has it look at the level
 
     def _drain(self, hung_up: bool) -> None:
         reads = 0
@@ -282,6 +300,7 @@ class UsbSerial:
                     return
                 continue
             segments = room or [self._scratch]
+            before = self.fifo.in_
             count: list[int] = []
             try:
                 # read and remember in one C call: a signal handler may raise between any two
@@ -293,8 +312,19 @@ class UsbSerial:
                 return
             finally:
                 if count:
-                    self._account(count[0], room)
+                    self._drains += 1
+                    if not room:
+                        self._dropped += count[0]
+                    else:
+                        try:
+                            self.fifo.dma_in_finish(count[0])
+                        except BaseException:
+                            if self.fifo.in_ == before and self._marked is None:
+                                self.fifo.dma_in_finish(count[0])  # it had not begun
+                            raise
             got = count[0]
+            if room and tracepoint.ring is not None:
+                tracepoint.ring("kfifo_in", self.port.name, got, len(self.fifo))
             if not got:  # VMIN is 1, so nothing to read would be EAGAIN
                 self._hangup("hung up")
             reads += 1
@@ -307,16 +337,8 @@ class UsbSerial:
                 and got < sum(map(len, segments))
             ):
                 return
-
-    def _account(self, count: int, room: list[memoryview]) -> None:
-        self._received += count
-        self._drains += 1
-        if not room:
-            self._dropped += count
-            return
-        self.fifo.dma_in_finish(count)
-        if tracepoint.ring is not None:
-            tracepoint.ring("kfifo_in", self.port.name, count, len(self.fifo))
+        # told again: who found it first may have been cut short, and the line may still be on
+        self._hangup("hung up")
 
     def _throttle(self) -> bool:
         """Leave the rest in the tty. False if a reader made room meanwhile."""
@@ -339,9 +361,10 @@ class UsbSerial:
         return (IN if self._rx_on else 0) | (OUT if self._tx_on else 0)
 
     def _hangup(self, cause: str) -> None:
+        news = self._gone is None
         self._end(DeviceGone(f"{self.port.path} is gone ({cause}); plug it in and open it again"))
         self.chip.irq_mask(self.irq)
-        if tracepoint.ring is not None:
+        if news and tracepoint.ring is not None:
             tracepoint.ring("hangup", self.port.name)
 
     def _loss(self) -> Exception:
@@ -551,11 +574,11 @@ class UsbSerial:
 
     def stats(self) -> Stats:
         """The counts, as of now."""
-        marks, dropped = 0, self._dropped
+        received, dropped = self.fifo.in_ + self._dropped, self._dropped
         if self._marked is not None:
-            marks, dropped = self._marked.marks, self._marked.dropped
+            received, dropped = self._marked.received, self._marked.dropped
         return Stats(
-            received=self._received - marks,
+            received=received,
             read=self._read,
             dropped=dropped,
             buffered=len(self.fifo),
