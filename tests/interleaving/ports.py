@@ -173,6 +173,7 @@ class PortTask(Task):
         self.timer = None
         self.in_iowait = False
         self.nvcsw = 0
+        self.leaves = None
 
     @property
     def pending(self) -> Any:

@@ -43,6 +43,7 @@ PRIVATE = {
     **dict.fromkeys(("SIGKILL", "current", "handler", "current_thread", "main_thread"),
                     "a constant, or about the caller alone"),
     "done": "the tracepoint's, which is off, and the setter's",
+    "leaves": "of a task: only the task stores it, only a forked child looks at it",
 }  # fmt: skip
 
 

@@ -838,6 +838,49 @@ def test_a_child_can_wait_and_complete_on_its_own() -> None:
     assert x.done == 0
 
 
+def test_a_childs_token_does_not_wake_a_thread_that_is_the_parents(spawn: Spawn) -> None:
+    x = Completion("x")
+    waiters = [spawn(name, x, wait_for_completion) for name in "ab"]
+
+    def child() -> bool:
+        assert len(x.wait_queue) == 0
+        mine = threading.Thread(target=wait_for_completion, args=(x,))
+        mine.start()
+        while not len(x.wait_queue):
+            pass
+        complete(x)
+        mine.join(5)
+        return not mine.is_alive() and x.done == 0
+
+    assert in_child(child) == 0
+    assert len(x.wait_queue) == 2
+    for waiter in waiters:
+        complete(x)
+        waiter.join(20)
+        assert not waiter.is_alive()
+
+
+def test_a_childs_own_waits_below_a_fork_keep_their_place() -> None:
+    """The one that forks, in a signal handler on top of its own wait, is the one that is there."""
+    x = Completion("x")
+    ended: list[int] = []
+
+    def fork(*_: object) -> None:
+        ended.append(in_child(lambda: len(x.wait_queue) == 1))
+
+    def knock() -> None:
+        while not len(x.wait_queue):
+            pass
+        os.kill(os.getpid(), SIGUSR1)
+        while not ended:
+            pass
+        complete(x)
+
+    with handling(SIGUSR1, fork), meanwhile(knock):
+        wait_for_completion(x)
+    assert ended == [0]
+
+
 def test_a_childs_signal_does_not_end_the_parents_wait() -> None:
     """Another thread forks while the main one sleeps, with its pipe as Python's wakeup fd."""
     x = Completion("x")

@@ -276,6 +276,45 @@ def test_a_chip_that_refuses_leaves_a_line_as_it_was(
     ]  # fmt: skip
 
 
+def test_a_chip_that_cannot_unmask_leaves_no_handler(bus_chip: BusChip, bus_irq: int) -> None:
+    def refuse(irq: int) -> None:
+        raise PermissionError("an fd that epoll does not take")
+
+    bus_chip.irq_unmask = refuse  # type: ignore[method-assign]
+    with pytest.raises(PermissionError):
+        request_irq(bus_irq, counting([], "h"), 0, "h", 1)
+    assert bus_chip.asked == ["request_resources", "mask", "release_resources"]
+    assert irqdesc.irq_to_desc(bus_irq).actions == ()
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_ctrl_c_while_the_thread_starts_leaves_neither(
+    monkeypatch: pytest.MonkeyPatch, irq: int, begun: bool
+) -> None:
+    start = threading.Thread.start
+
+    def cut(thread: threading.Thread) -> None:
+        if begun:
+            start(thread)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(threading.Thread, "start", cut)
+    with pytest.raises(KeyboardInterrupt):
+        request_threaded_irq(irq, None, counting([], "t"), IRQF_ONESHOT, "dev0", 1)
+    assert irqdesc.irq_to_desc(irq).actions == ()
+    assert not any(thread.name.startswith(f"irq/{irq}-") for thread in threading.enumerate())
+
+
+def test_a_request_that_fails_leaves_a_disabled_line_disabled(bus_irq: int, chip: Chip) -> None:
+    desc = irqdesc.irq_to_desc(bus_irq)
+    disable_irq_nosync(bus_irq)
+    assert isinstance(desc.chip, BusChip)
+    desc.chip.refuses = "request_resources"
+    with pytest.raises(ValueError, match="request_resources"):
+        request_irq(bus_irq, counting([], "h"), 0, "h", 1)
+    assert irq_stat(bus_irq).depth == 1
+
+
 @pytest.mark.udriver_allow("I3")
 def test_no_autoen_starts_disabled(irq: int, chip: Chip) -> None:
     log: list[str] = []

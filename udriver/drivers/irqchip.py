@@ -42,6 +42,7 @@ import weakref
 from collections.abc import Container, Iterable
 from typing import Any
 
+from udriver.drivers.epoll_thread import EpollThread
 from udriver.errors import UDriverError
 from udriver.kernel import sched
 from udriver.kernel.irq import generic_handle_irq, irq_alloc_desc, irq_free_desc
@@ -102,14 +103,21 @@ class FdIrqChip:
             self._stop_if_idle()
 
     def attach(self, fd: int, name: str) -> int:
-        """Make a line for ``fd``, masked until somebody requests it; give its irq number."""
-        with self._setup:
-            self._start_if_idle()
-            source = _Source(fd)
-            source.irq = irq_alloc_desc(name, self)
-            self._sources[source.irq] = source
-            self._by_fd[fd] = source
-        return source.irq
+        """Make a line for ``fd``, masked until somebody requests it; give its irq number.
+
+        On any exception, Ctrl-C included, there is no line, and nothing of the chip's for it.
+        """
+        source = _Source(fd)
+        try:
+            with self._setup:
+                self._start_if_idle()
+                source.irq = irq_alloc_desc(name, self)
+                self._sources[source.irq] = source
+                self._by_fd[fd] = source
+            return source.irq
+        except BaseException:
+            self.detach(source.irq)
+            raise
 
     def _start_if_idle(self) -> None:
         if self._started:
@@ -186,7 +194,7 @@ class FdIrqChip:
                 generic_handle_irq(source.irq)
 
     def _start(self) -> None:
-        """The first line is about to be made."""
+        """The first line is about to be made. On any exception nothing of this stays."""
         raise NotImplementedError
 
     def _stop(self) -> None:
@@ -230,30 +238,16 @@ class SelectChip(_EpollChip):
     name = "select"
 
     def _start(self) -> None:
-        self._epoll = select.epoll()
-        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._epoll.register(self._stop_fd, select.EPOLLIN)
-        self._thread = threading.Thread(target=self._loop, name="irq/select", daemon=True)
-        self._thread.start()
+        loop = EpollThread("irq/select", self._raise)
+        loop.start()
+        self._loop, self._epoll = loop, loop.epoll
 
     def _stop(self) -> None:
-        os.eventfd_write(self._stop_fd, 1)
-        if threading.current_thread() is not self._thread:
-            self._thread.join()
-        self._epoll.close()
-        os.close(self._stop_fd)
+        self._loop.stop()
 
     def thread(self) -> threading.Thread | None:
         """The one of its own."""
-        return self._thread if self._started else None
-
-    def _loop(self) -> None:
-        epoll, stop_fd = self._epoll, self._stop_fd
-        while True:
-            ready = epoll.poll()
-            if any(fd == stop_fd for fd, _ in ready):
-                return
-            self._raise(ready)
+        return self._loop.thread if self._started else None
 
 
 class _Seat:
@@ -399,21 +393,23 @@ class SignalChip(FdIrqChip):
             raise UDriverError(
                 f"SIGURG already has the handler {found!r}; remove it, or use the select irqchip"
             )
-        MainTask.irq_signals |= {self.signum}
-        if signal.getsignal(self.signum) != self._handler:
-            signal.signal(self.signum, self._handler)
         self._found: Any = found
-        self._hangups = select.epoll()
-        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._hangups.register(self._stop_fd, select.EPOLLIN)
-        self._watcher = threading.Thread(target=self._watch_hangups, name="irq/hangup", daemon=True)
-        self._watcher.start()
+        watcher = EpollThread("irq/hangup", self._found_hangup)
+        try:
+            MainTask.irq_signals |= {self.signum}
+            if signal.getsignal(self.signum) != self._handler:
+                signal.signal(self.signum, self._handler)
+            watcher.start()
+            self._watcher = watcher
+        except BaseException:
+            self._end_handling()
+            raise
 
     def _stop(self) -> None:
-        os.eventfd_write(self._stop_fd, 1)
-        self._watcher.join()
-        self._hangups.close()
-        os.close(self._stop_fd)
+        self._watcher.stop()
+        self._end_handling()
+
+    def _end_handling(self) -> None:
         if threading.current_thread() is threading.main_thread():
             self._restore_handler()
         else:
@@ -433,7 +429,7 @@ class SignalChip(FdIrqChip):
 
     def _watch(self, source: _Source) -> None:
         # one shot: the watcher need not take it out, and so never touches an fd that may be another
-        _epoll_set(self._hangups, source.fd, None if source.masked else select.EPOLLONESHOT)
+        _epoll_set(self._watcher.epoll, source.fd, None if source.masked else select.EPOLLONESHOT)
         try:
             self._set_async(source)
         except OSError:
@@ -468,22 +464,22 @@ class SignalChip(FdIrqChip):
         """One bit for all lines: each finds out for itself, as on a shared line."""
         if not self._sources and not self._holds:
             self._restore_handler()
-        for source in tuple(self._sources.values()):
-            if not source.masked:
-                # a signal that says "room" is sent once, before poll() agrees: the writer retries
-                alone = len(self._sources) == 1
-                source.status |= source.events & (OUT | (IN if alone else 0))
-                status = source.status or _poll_now(source)
-                if status:
-                    source.status = status
-                    generic_handle_irq(source.irq)
+        try:
+            for source in tuple(self._sources.values()):
+                if not source.masked:
+                    # a signal that says "room" is sent once, before poll() agrees: the writer retries
+                    alone = len(self._sources) == 1
+                    source.status |= source.events & (OUT | (IN if alone else 0))
+                    status = source.status or _poll_now(source)
+                    if status:
+                        source.status = status
+                        generic_handle_irq(source.irq)
+        except BaseException:
+            self._interrupt()  # the edge is spent, and some lines may not have been looked at
+            raise
 
-    def _watch_hangups(self) -> None:
-        while True:
-            for fd, _ in self._hangups.poll():
-                if fd == self._stop_fd:
-                    return
-                self._interrupt()
+    def _found_hangup(self, ready: Ready) -> None:
+        self._interrupt()
 
 
 IRQCHIPS: dict[str, FdIrqChip] = {

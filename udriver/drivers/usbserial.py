@@ -19,8 +19,10 @@ import select
 import threading
 import time
 import weakref
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
+from operator import call
 from typing import Any, Literal, Self
 
 from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
@@ -130,7 +132,7 @@ class UsbSerial:
         self._tx_on = False
         self.inside: dict[int, int] = {}
         self.quiet = Completion(f"{port.name} quiet")
-        self._received = self._dropped = self._drains = self._throttles = self._written = 0
+        self._dropped = self._drains = self._throttles = self._written = 0
         self._read = 0
         self._scratch = memoryview(bytearray(4096))
         self._transmitter: Transmitter | None = None
@@ -146,32 +148,57 @@ class UsbSerial:
         complete(self._read_turn)
         complete(self._write_turn)
         self.realtime: Realtime | None = None
-        self._probe()
-        if realtime:
-            recipe = realtime if isinstance(realtime, Recipe) else Recipe()
-            self.realtime = Realtime(recipe, self.chip.thread())
+        recipe = (realtime if isinstance(realtime, Recipe) else Recipe()) if realtime else None
+        self._probe(recipe)
 
     @classmethod
     def open(cls, path: str | os.PathLike[str], **options: Any) -> Self:
         """Open ``path`` and bring the driver up on it; options of Port and UsbSerial together."""
         mine = {"irqchip", "fifo_size", "on_full", "line_errors", "realtime"}
-        port = Port(path, **{key: options[key] for key in options if key not in mine})
+        ports: list[Port] = []
+        drivers: list[Self] = []
         try:
-            return cls(port, **{key: options[key] for key in options if key in mine})
+            # make and remember in one C call: a signal handler may raise between any two
+            options_of_port = {key: options[key] for key in options if key not in mine}
+            ports.extend(map(call, (partial(Port, path, **options_of_port),)))
+            options_of_mine = {key: options[key] for key in options if key in mine}
+            drivers.extend(map(call, (partial(cls, ports[0], **options_of_mine),)))
+            return drivers[0]
         except BaseException:
-            port.close()
+            for driver in drivers:
+                driver.close()
+            for port in ports:
+                port.close()
             raise
 
-    def _probe(self) -> None:
+    def _probe(self, recipe: Recipe | None) -> None:
+        """Undone as a whole if anything raises: a line that stays would read from the next file's fd."""
         self.irq = self.chip.attach(self.port.fd, self.port.name)
         self._attached = True
+        taken: list[Realtime] = []
         try:
             request_irq(self.irq, self.isr, 0, self.port.name, self)
+            try:
+                _open_drivers.add(self)
+                _refuse_in_children()
+                if recipe is not None:
+                    # as in open()
+                    taken.extend(map(Realtime, (recipe,), (self.chip.thread(),)))
+                    self.realtime = taken[0]
+            except BaseException:
+                for each in taken:
+                    each.stop()
+                free_irq(self.irq, self)
+                raise
         except BaseException:
-            self.chip.detach(self.irq)
+            self._detach()
             raise
-        _open_drivers.add(self)
-        _refuse_in_children()
+
+    def _detach(self) -> None:
+        self._final_irq = irq_stat(self.irq)
+        self._attached = False
+        self.chip.detach(self.irq)
+        _open_drivers.discard(self)
 
     def close(self) -> None:
         """Remove the driver: wake everybody with DeviceGone, end the line, restore the port.
@@ -199,25 +226,21 @@ class UsbSerial:
         self._remover.join()
 
     def _remove(self, closer: int) -> None:
-        try:
+        with ExitStack() as steps:  # from the last to the first, each whatever becomes of another
+            steps.callback(complete_all, self._removed)
+            steps.callback(setattr, self, "_closed", True)
+            steps.callback(self.port.close)
+            steps.callback(self._detach)
+            if self.realtime is not None:
+                steps.callback(self.realtime.stop)  # while the chip still has its thread
+            if self._transmitter is not None:
+                steps.callback(self._transmitter.stop)
+            steps.callback(free_irq, self.irq, self)
+            if self._modem is not None:
+                steps.callback(self._modem.close)
             # nobody may still use the fd: its number will soon be another file's
             while any(ident != closer for ident in tuple(self.inside.values())):
                 self.quiet.wait()
-            if self._modem is not None:
-                self._modem.close()
-            free_irq(self.irq, self)
-            if self._transmitter is not None:
-                self._transmitter.stop()
-            if self.realtime is not None:
-                self.realtime.stop()
-            self._final_irq = irq_stat(self.irq)
-            self._attached = False
-            self.chip.detach(self.irq)
-            _open_drivers.discard(self)
-        finally:
-            self.port.close()
-            self._closed = True
-            complete_all(self._removed)
 
     def __enter__(self) -> Self:
         return self
@@ -235,18 +258,36 @@ class UsbSerial:
 
         Context: Hardirq context.
         """
-        status = self.chip.status(irq)
-        if not status:
-            return IRQ_NONE
-        if status & OUT and self._tx_on:
-            self._tx_on = False
-            self._set_interest()
-            complete(self.tx_room)
-        if status & RX:
-            self._drain(bool(status & GONE))
+        try:
+            status = self.chip.status(irq)
+            if status & OUT and self._tx_on:
+                self._tx_on = False
+                self._set_interest()
+                complete(self.tx_room)
+            if status & RX:
+                self._drain(bool(status & GONE))
+            # whatever the status is: the run before may have been cut short behind its drain
             if self.fifo.in_ != self.fifo.out and not completion_done(self.rx_ready):
                 complete(self.rx_ready)
-        return IRQ_HANDLED
+        except BaseException:
+            self._cut_short()
+            raise
+        return IRQ_HANDLED if status else IRQ_NONE
+
+    def _cut_short(self) -> None:
+        """A signal handler raised on top of the ISR: who would have been woken is, and looks again.
+
+        Of an Exception the core cannot tell that it is not the ISR's own, and does not run it again.
+        """
+        if self.fifo.in_ != self.fifo.out:
+            complete(self.rx_ready)
+        complete(self.tx_room)
+        if self.line_errors is not None:
+            complete(self.line_errors.happened)
+        if self._gone is not None:
+            self._hangup("hung up")
+        else:
+            self._set_interest()  # the signal chip's edge is spent: this has it look at the level
 
     def _drain(self, hung_up: bool) -> None:
         reads = 0
@@ -259,6 +300,7 @@ class UsbSerial:
                     return
                 continue
             segments = room or [self._scratch]
+            before = self.fifo.in_
             count: list[int] = []
             try:
                 # read and remember in one C call: a signal handler may raise between any two
@@ -270,8 +312,19 @@ class UsbSerial:
                 return
             finally:
                 if count:
-                    self._account(count[0], room)
+                    self._drains += 1
+                    if not room:
+                        self._dropped += count[0]
+                    else:
+                        try:
+                            self.fifo.dma_in_finish(count[0])
+                        except BaseException:
+                            if self.fifo.in_ == before and self._marked is None:
+                                self.fifo.dma_in_finish(count[0])  # it had not begun
+                            raise
             got = count[0]
+            if room and tracepoint.ring is not None:
+                tracepoint.ring("kfifo_in", self.port.name, got, len(self.fifo))
             if not got:  # VMIN is 1, so nothing to read would be EAGAIN
                 self._hangup("hung up")
             reads += 1
@@ -284,16 +337,8 @@ class UsbSerial:
                 and got < sum(map(len, segments))
             ):
                 return
-
-    def _account(self, count: int, room: list[memoryview]) -> None:
-        self._received += count
-        self._drains += 1
-        if not room:
-            self._dropped += count
-            return
-        self.fifo.dma_in_finish(count)
-        if tracepoint.ring is not None:
-            tracepoint.ring("kfifo_in", self.port.name, count, len(self.fifo))
+        # told again: who found it first may have been cut short, and the line may still be on
+        self._hangup("hung up")
 
     def _throttle(self) -> bool:
         """Leave the rest in the tty. False if a reader made room meanwhile."""
@@ -316,9 +361,10 @@ class UsbSerial:
         return (IN if self._rx_on else 0) | (OUT if self._tx_on else 0)
 
     def _hangup(self, cause: str) -> None:
+        news = self._gone is None
         self._end(DeviceGone(f"{self.port.path} is gone ({cause}); plug it in and open it again"))
         self.chip.irq_mask(self.irq)
-        if tracepoint.ring is not None:
+        if news and tracepoint.ring is not None:
             tracepoint.ring("hangup", self.port.name)
 
     def _loss(self) -> Exception:
@@ -528,11 +574,11 @@ class UsbSerial:
 
     def stats(self) -> Stats:
         """The counts, as of now."""
-        marks, dropped = 0, self._dropped
+        received, dropped = self.fifo.in_ + self._dropped, self._dropped
         if self._marked is not None:
-            marks, dropped = self._marked.marks, self._marked.dropped
+            received, dropped = self._marked.received, self._marked.dropped
         return Stats(
-            received=self._received - marks,
+            received=received,
             read=self._read,
             dropped=dropped,
             buffered=len(self.fifo),
@@ -636,8 +682,8 @@ _refusing: list[bool] = []
 def _refuse_in_children() -> None:
     """A child shares the tty and would steal the parent's bytes: its copy of a driver is gone."""
     if not _refusing:
+        os.register_at_fork(after_in_child=_forked)  # twice, if Ctrl-C comes now, does no harm
         _refusing.append(True)
-        os.register_at_fork(after_in_child=_forked)
 
 
 def _forked() -> None:

@@ -510,7 +510,9 @@ def _sleep_on(x: Completion, timeout: int, state: int, taken: list[object]) -> i
     wake = partial(scheduler.wake_up_process, task) if state & TASK_NORMAL else partial(bool)
     waiter = _Waiter(x, task, wake, timeout, taken)
     entered: list[object] = []
+    below = task.leaves
     try:
+        task.leaves = waiter.dequeue, below
         task.enter_wait(entered)
         return _sleep_out(waiter, scheduler, state)
     except BaseException:
@@ -534,6 +536,7 @@ def _sleep_on(x: Completion, timeout: int, state: int, taken: list[object]) -> i
                     pass
         raise
     finally:
+        task.leaves = below
         try:
             task.leave_wait(entered)
         except BaseException:  # a signal handler's, before it was done; it may be called again

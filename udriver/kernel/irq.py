@@ -88,7 +88,8 @@ _setup_mutex = threading.RLock()  # request and free only: process context, neve
 def request_irq(irq: int, handler: Handler, flags: int, name: str, dev_id: Any) -> None:
     """Put ``handler(irq, dev_id)`` on the line; it may run before this returns.
 
-    Raises ValueError (-EINVAL) and OSError (-EBUSY) where the kernel does.
+    Raises ValueError (-EINVAL) and OSError (-EBUSY) where the kernel does. On any exception,
+    Ctrl-C included, the handler is not on the line.
 
     Context: Process context. May sleep.
     """
@@ -118,23 +119,23 @@ def request_threaded_irq(
     if flags & IRQF_SHARED and (dev_id is None or flags & IRQF_NO_AUTOEN):
         raise ValueError(f"irq {irq} ({name}): IRQF_SHARED needs a dev_id and no IRQF_NO_AUTOEN")
     action = IrqAction(handler, thread_fn, flags, name, dev_id)
-    with _setup_mutex:
-        _check_sharing(desc, action)
-        try:
+    try:
+        with _setup_mutex:
+            _check_sharing(desc, action)
             _prepare_line(desc, flags & IRQF_TRIGGER_MASK)
             if thread_fn is not None:
                 action.thread = threading.Thread(
                     target=_irq_thread, args=(desc, action), name=f"irq/{irq}-{name}", daemon=True
                 )
                 action.thread.start()
-        except BaseException:
-            _release_line(desc)
-            raise
-        if flags & IRQF_NO_AUTOEN:
-            desc.disables.append(None)
-        desc.actions += (action,)
-    if desc.chip is not None and not desc.disables:
-        desc.chip.irq_unmask(irq)
+            if flags & IRQF_NO_AUTOEN:
+                desc.disables += (None,)  # not append(): no Ctrl-C between this and the next line
+            desc.actions += (action,)
+        if desc.chip is not None and not desc.disables:
+            desc.chip.irq_unmask(irq)
+    except BaseException:
+        _end(desc, action, _take_off(desc, action))
+        raise
 
 
 def _check_sharing(desc: IrqDesc, action: IrqAction) -> None:
@@ -188,19 +189,36 @@ def free_irq(irq: int, dev_id: Any) -> str | None:
             return None
         if threading.current_thread() is action.thread:
             raise ContextError(f"free_irq({irq}) from its own thread_fn would wait for itself")
+        was_on = _take_off(desc, action)
+    _end(desc, action, was_on)
+    return action.name
+
+
+def _take_off(desc: IrqDesc, action: IrqAction) -> bool:
+    """Whether it was on the line."""
+    with _setup_mutex:
+        if action not in desc.actions:
+            return False
         desc.actions = tuple(other for other in desc.actions if other is not action)
         if not desc.actions and desc.chip is not None:
-            desc.chip.irq_mask(irq)
-    synchronize_hardirq(irq)
+            desc.chip.irq_mask(desc.irq)
+        return True
+
+
+def _end(desc: IrqDesc, action: IrqAction, was_on: bool) -> None:
+    """Wait until ``action``, which is off the line, runs nowhere; then let go of what it had."""
+    synchronize_hardirq(desc.irq)
     if action.thread is not None:
         action.stop = True
         complete(action.wake_thread)
-        action.thread.join()
+        try:
+            action.thread.join()
+        except RuntimeError:
+            pass  # its start was cut short: if it begins at all, it finds that it is to stop
     with _setup_mutex:
-        if not desc.actions:
+        if was_on and not desc.actions:
             desc.disables.clear()
         _release_line(desc)
-    return action.name
 
 
 def _irq_thread(desc: IrqDesc, action: IrqAction) -> None:

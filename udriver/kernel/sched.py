@@ -29,7 +29,7 @@ hardware before the exception goes on.
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -88,18 +88,23 @@ def jiffies_to_msecs(jiffies: int) -> int:
     return jiffies * 1000 // HZ
 
 
+Leaves = tuple[Callable[[], object], "Leaves | None"]
+
+
 class Task:
     """What the kernel keeps of a sleeper in ``struct task_struct``, as far as a wait looks.
 
     ``comm`` is its name, ``state`` one of the TASK_* values, ``pending`` its signals (numbers,
     and the exceptions that handlers raised), ``nvcsw`` how often it slept of its own will,
-    ``timer`` the scheduler's own note of the deadline of the wait that is under way.
+    ``timer`` the scheduler's own note of the deadline of the wait that is under way, ``leaves``
+    what takes the task off the queue of that wait, and of those it is on top of, innermost first.
     """
 
     __slots__ = (
         "__weakref__",
         "comm",
         "in_iowait",
+        "leaves",
         "nvcsw",
         "pending",
         "state",
@@ -115,6 +120,7 @@ class Task:
         self.timer: tuple[int, int] | None = None
         self.in_iowait = False
         self.nvcsw = 0
+        self.leaves: Leaves | None = None
 
     def enter_wait(self, entered: list[object]) -> None:
         """A wait is about to sleep; remember in ``entered`` what leave_wait() puts back.

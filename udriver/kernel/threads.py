@@ -278,6 +278,7 @@ class ThreadScheduler:
             )
         self._local = threading.local()
         self._main: MainTask | None = None
+        self._tasks: weakref.WeakSet[ThreadTask] = weakref.WeakSet()
         _schedulers.add(self)
         _start_anew_in_children()
 
@@ -285,9 +286,15 @@ class ThreadScheduler:
         """In a child: its tasks must not share the parent's eventfds, each would eat the other's.
 
         Nor its pipe for signals, which is in place if the main thread sleeps and another forked.
+        Nor may they stand in a queue: a token's wake-up would go to a thread that is not here.
 
         Context: Process context.
         """
+        for task in tuple(self._tasks):
+            leaves = task.leaves if task is not getattr(self._local, "task", None) else None
+            while leaves is not None:
+                leave, leaves = leaves
+                leave()
         if self._main is not None and self._main is not getattr(self._local, "task", None):
             self._main.forget_signals()
             self._main = None
@@ -308,6 +315,7 @@ class ThreadScheduler:
                 task = self._local.task = self._main = MainTask()
             else:
                 task = self._local.task = ThreadTask(thread.name)
+            self._tasks.add(task)
         return task
 
     wake_up_process = staticmethod(methodcaller("wake"))  # C from end to end: see rule 1
