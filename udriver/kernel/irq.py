@@ -82,9 +82,6 @@ __all__ = [
 ]
 
 
-_setup_mutex = threading.RLock()  # request and free only: process context, never under a handler
-
-
 def request_irq(irq: int, handler: Handler, flags: int, name: str, dev_id: Any) -> None:
     """Put ``handler(irq, dev_id)`` on the line; it may run before this returns.
 
@@ -118,7 +115,7 @@ def request_threaded_irq(
     if flags & IRQF_SHARED and (dev_id is None or flags & IRQF_NO_AUTOEN):
         raise ValueError(f"irq {irq} ({name}): IRQF_SHARED needs a dev_id and no IRQF_NO_AUTOEN")
     action = IrqAction(handler, thread_fn, flags, name, dev_id)
-    with _setup_mutex:
+    with desc.request_mutex:
         _check_sharing(desc, action)
         try:
             _prepare_line(desc, flags & IRQF_TRIGGER_MASK)
@@ -179,7 +176,7 @@ def free_irq(irq: int, dev_id: Any) -> str | None:
     """
     might_sleep("free_irq")
     desc = irq_to_desc(irq)
-    with _setup_mutex:
+    with desc.request_mutex:
         for action in desc.actions:
             if action.dev_id is dev_id:
                 break
@@ -191,12 +188,13 @@ def free_irq(irq: int, dev_id: Any) -> str | None:
         desc.actions = tuple(other for other in desc.actions if other is not action)
         if not desc.actions and desc.chip is not None:
             desc.chip.irq_mask(irq)
-    synchronize_hardirq(irq)
-    if action.thread is not None:
-        action.stop = True
-        complete(action.wake_thread)
-        action.thread.join()
-    with _setup_mutex:
+        # held to the end, as __free_irq() does: whoever requests the line meanwhile would find it with
+        # the trigger and the depth of the one who goes
+        synchronize_hardirq(irq)
+        if action.thread is not None:
+            action.stop = True
+            complete(action.wake_thread)
+            action.thread.join()
         if not desc.actions:
             desc.disables.clear()
         _release_line(desc)
