@@ -474,23 +474,37 @@ class UsbSerial:
         return self.modem.irq(line)
 
     def modem_lines(self) -> int:
-        """CTS, DSR, RI, DCD, DTR, RTS as they are now, as TIOCM_* bits. Unsupported, DeviceGone."""
+        """CTS, DSR, RI, DCD, DTR, RTS as they are now, as TIOCM_* bits.
+
+        Raises Unsupported, DeviceGone, and UDriverError if the transfer failed that asks the chip.
+        """
         if self._gone is None:
             try:
                 return self.port.modem_lines()
             except Unsupported:
                 raise
             except OSError as exc:
-                self._hangup(os.strerror(exc.errno or errno.EIO))
+                raise self._trouble(exc) from exc
         raise self._loss()
+
+    def _trouble(self, exc: OSError) -> Exception:
+        """What to raise for an ioctl that failed: the driver ends only if the tty has gone."""
+        if self.port.is_gone(exc):
+            self._hangup(str(exc.strerror))
+            return self._loss()
+        return UDriverError(
+            f"{self.port.path} does not tell of its modem lines ({exc.strerror}); "
+            "ask again, and plug it in again if that goes on"
+        )
 
     def wait_modem_lines(self, lines: int, timeout: float | None = None) -> int:
         """Wait until one of ``lines`` (TIOCM_* bits of inputs) changes; give all lines then.
 
-        A pulse that is over already is a change: the kernel counted it. Raises Unsupported where
-        the tty has no modem lines, Timeout and DeviceGone.
+        A pulse that is over already is a change: the kernel counted it. Raises ValueError if
+        ``lines`` has no input in it, Unsupported where the tty has no modem lines, Timeout, DeviceGone,
+        and UDriverError while the tty has not gone and yet does not tell.
         """
-        return self.modem.wait(lines, timeout)
+        return self.modem.wait(lines, _deadline(timeout), timeout)
 
     def wait_line_errors(self, timeout: float | None = None) -> list[LineError]:
         """Wait for breaks and broken bytes; give those that nobody took yet, in order, at least one.
