@@ -24,7 +24,8 @@ from functools import partial
 from typing import Any, Literal, Self
 
 from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
-from udriver.drivers.line_errors import LineError, LineErrors, MarkedKfifo
+from udriver.drivers.line_errors import LineError, LineErrors
+from udriver.drivers.marked_kfifo import MarkedKfifo
 from udriver.drivers.modem import ModemLines
 from udriver.drivers.port import Port
 from udriver.drivers.realtime import Realtime, Recipe
@@ -133,6 +134,8 @@ class UsbSerial:
         self._received = self._dropped = self._drains = self._throttles = self._written = 0
         self._read = 0
         self._scratch = memoryview(bytearray(4096))
+        self._got: list[int] = []  # of a read that is not accounted for; it began with this:
+        self._before = 0, 0, 0, 0, False
         self._transmitter: Transmitter | None = None
         self._modem: ModemLines | None = None
         self._closed = self._attached = False
@@ -236,13 +239,13 @@ class UsbSerial:
         Context: Hardirq context.
         """
         status = self.chip.status(irq)
-        if not status:
+        if not status and not self._got:
             return IRQ_NONE
         if status & OUT and self._tx_on:
             self._tx_on = False
             self._set_interest()
             complete(self.tx_room)
-        if status & RX:
+        if status & RX or self._got:
             self._drain(bool(status & GONE))
             if self.fifo.in_ != self.fifo.out and not completion_done(self.rx_ready):
                 complete(self.rx_ready)
@@ -250,6 +253,8 @@ class UsbSerial:
 
     def _drain(self, hung_up: bool) -> None:
         reads = 0
+        if self._got:
+            self._account()  # a signal handler raised behind the read
         while self._gone is None:
             room = self.fifo.dma_in_prepare()
             if not room and not self._drop:
@@ -259,19 +264,19 @@ class UsbSerial:
                     return
                 continue
             segments = room or [self._scratch]
-            count: list[int] = []
+            self._before = self._received, self._drains, self._dropped, self._filled(), bool(room)
+            got = 0
             try:
                 # read and remember in one C call: a signal handler may raise between any two
-                count.extend(map(os.readv, (self.port.fd,), (segments,)))
+                self._got.extend(map(os.readv, (self.port.fd,), (segments,)))
             except BlockingIOError:
                 return
             except OSError as exc:  # EIO: hung up
                 self._hangup(os.strerror(exc.errno or errno.EIO))
                 return
             finally:
-                if count:
-                    self._account(count[0], room)
-            got = count[0]
+                if self._got:
+                    got = self._account()
             if not got:  # VMIN is 1, so nothing to read would be EAGAIN
                 self._hangup("hung up")
             reads += 1
@@ -285,15 +290,24 @@ class UsbSerial:
             ):
                 return
 
-    def _account(self, count: int, room: list[memoryview]) -> None:
-        self._received += count
-        self._drains += 1
-        if not room:
-            self._dropped += count
-            return
-        self.fifo.dma_in_finish(count)
-        if tracepoint.ring is not None:
-            tracepoint.ring("kfifo_in", self.port.name, count, len(self.fifo))
+    def _account(self) -> int:
+        """Put away what was read; give how much. A signal handler may cut it short, and the next run
+        then begins anew: so everything is set to what it will be, and nothing added to.
+        """
+        count = self._got[0]
+        received, drains, dropped, filled, has_room = self._before
+        self._received, self._drains = received + count, drains + 1
+        if has_room:
+            self.fifo.dma_in_finish(filled + count - self._filled())
+            if tracepoint.ring is not None:
+                tracepoint.ring("kfifo_in", self.port.name, count, len(self.fifo))
+        else:
+            self._dropped = dropped + count
+        self._got.clear()
+        return count
+
+    def _filled(self) -> int:
+        return self.fifo.in_ if self._marked is None else self._marked.raw
 
     def _throttle(self) -> bool:
         """Leave the rest in the tty. False if a reader made room meanwhile."""
