@@ -124,7 +124,7 @@ class LineErrors:
     """The errors of one open port; ``driver.line_errors``, if they were asked for.
 
     ``counted`` is what the kernel has counted of each kind since then, as of the last interrupt, ``seen``
-    what was told of; ``overflows`` are events that nobody took in time. Raises Unsupported, DeviceGone.
+    what was told of; ``overflows`` are events that nobody took in time.
     """
 
     def __init__(self, port: Port) -> None:
@@ -133,16 +133,35 @@ class LineErrors:
         self.happened = Completion(f"line error on {port.name}")
         completion_set_kind(self.happened, "condition")
         self.overflows = 0
-        self._found = _mark_errors(port)
+        self._tally = Tally(None)
+        self._found: int | None = None
+
+    def mark(self) -> None:
+        """INPCK and PARMRK, and the counters as they are now. Raises Unsupported, DeviceGone."""
+        marking = termios.INPCK | termios.PARMRK
+        hiding = termios.IGNBRK | termios.BRKINT | termios.IGNPAR | termios.ISTRIP
+        port = self._port
         try:
+            self._found = termios.tcgetattr(port.fd)[0]
+            _set_iflag(port, self._found & ~hiding | marking)
+            iflag = termios.tcgetattr(port.fd)[0]
             self._tally = Tally(port.icount())
-        except BaseException:
-            self.unmark()
+        except (termios.error, OSError) as exc:
+            if exc.args[0] == errno.EIO:
+                raise DeviceGone(
+                    f"{port.path} went while it was opened; plug it in again"
+                ) from None
             raise
+        if iflag & (marking | hiding) != marking:
+            raise Unsupported(f"{port.path} does not mark line errors; open it without line_errors")
 
     def unmark(self) -> None:
-        """Put the tty's marking back as it was, if no driver comes of it. The port's close() does, too."""
-        _set_iflag(self._port, self._found)
+        """No driver comes of it: the tty as mark() found it. Of one that was open close() sees to it."""
+        if self._found is not None:
+            try:
+                _set_iflag(self._port, self._found)
+            except termios.error:
+                pass  # gone, and its settings with it
 
     @property
     def counted(self) -> dict[Kind, int]:
@@ -210,24 +229,6 @@ class LineErrors:
         self.overflows = news.overflows + len(news.dropped)
         if queue and not completion_done(self.happened):
             complete(self.happened)
-
-
-def _mark_errors(port: Port) -> int:
-    """INPCK and PARMRK; give the c_iflag there was. The port's close() puts back what it found at open."""
-    marking = termios.INPCK | termios.PARMRK
-    hiding = termios.IGNBRK | termios.BRKINT | termios.IGNPAR | termios.ISTRIP
-    try:
-        found: int = termios.tcgetattr(port.fd)[0]
-        _set_iflag(port, found & ~hiding | marking)
-        iflag = termios.tcgetattr(port.fd)[0]
-    except termios.error as exc:
-        if exc.args[0] == errno.EIO:
-            raise DeviceGone(f"{port.path} went while it was opened; plug it in again") from None
-        raise
-    if iflag & (marking | hiding) != marking:
-        _set_iflag(port, found)
-        raise Unsupported(f"{port.path} does not mark line errors; open it without line_errors")
-    return found
 
 
 def _set_iflag(port: Port, iflag: int) -> None:

@@ -42,7 +42,8 @@ class MarkedKfifo(Kfifo):
     __slots__ = ("_buffer", "_drop", "_errors", "_size", "_state")
 
     def __init__(self, size: int, errors: LineErrors, *, drop: bool) -> None:
-        super().__init__(2 * size)  # what the parser holds may be data of which no room was asked
+        # what the parser holds may be data of which no room was asked
+        super().__init__(2 * size if size > 1 else size)
         self._size = super().size // 2
         self._errors = errors
         self._drop = drop

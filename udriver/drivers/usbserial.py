@@ -30,7 +30,7 @@ from udriver.drivers.modem import ModemLines
 from udriver.drivers.port import Port
 from udriver.drivers.realtime import Realtime, Recipe
 from udriver.drivers.transmitter import Transmitter
-from udriver.drivers.turn import in_turn
+from udriver.drivers.turn import in_turn, inside
 from udriver.errors import DeviceGone, Timeout, UDriverError, Unsupported
 from udriver.kernel import tracepoint
 from udriver.kernel.annotation import completion_set_kind
@@ -169,9 +169,13 @@ class UsbSerial:
         self.irq = self.chip.attach(self.port.fd, self.port.name)
         self._attached = True
         try:
+            if self.line_errors is not None:
+                self.line_errors.mark()
             request_irq(self.irq, self.isr, 0, self.port.name, self)
         except BaseException:
             self.chip.detach(self.irq)
+            if self.line_errors is not None:
+                self.line_errors.unmark()
             raise
         _open_drivers.add(self)
         _refuse_in_children()
@@ -492,6 +496,9 @@ class UsbSerial:
 
         Raises Unsupported, DeviceGone, and UDriverError if the transfer failed that asks the chip.
         """
+        return inside(self, self._modem_lines)
+
+    def _modem_lines(self) -> int:
         if self._gone is None:
             try:
                 return self.port.modem_lines()
@@ -530,7 +537,11 @@ class UsbSerial:
             raise Unsupported(
                 f"{self.port.path}: line errors are marked with line_errors=True only"
             )
-        deadline = _deadline(timeout)
+        return inside(self, self._wait_line_errors, errors, _deadline(timeout), timeout)
+
+    def _wait_line_errors(
+        self, errors: LineErrors, deadline: float | None, timeout: float | None
+    ) -> list[LineError]:
         while not (taken := errors.take()):
             if self._gone is not None:
                 raise self._loss()
