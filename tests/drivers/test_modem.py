@@ -36,6 +36,7 @@ from udriver.kernel.irq import (
     irq_stat,
     request_irq,
 )
+from udriver.kernel.irqdesc import irq_to_desc
 from udriver_hw.loopback import Loopback
 
 Until = Callable[[Callable[[], object], str], None]
@@ -420,10 +421,11 @@ def test_free_irq_on_another_thread(driver: UsbSerial, lines: FakeLines, other: 
 
 
 def test_a_kick_that_comes_too_early_comes_again(
-    on_select: UsbSerial, lines: FakeLines, monkeypatch: pytest.MonkeyPatch
+    on_select: UsbSerial, lines: FakeLines, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
     """One that arrives just before the system call has no effect on it."""
     handler = Handler(on_select, "cts")
+    until(lambda: lines.entries, "it waits")
     kicks: list[int] = []
     kill = signal.pthread_kill
 
@@ -689,6 +691,32 @@ def test_close_while_the_last_handler_is_freed(
     handler.free()
     assert closing[0].end() is None
     assert (on_select.modem._lines, helpers()) == ({}, set())
+
+
+def test_a_handler_may_ask_for_a_number_while_the_driver_closes(
+    on_select: UsbSerial, lines: FakeLines, other: Any, until: Until
+) -> None:
+    """close() holds the lines' lock, and waits for the handler."""
+    entered, on = threading.Event(), threading.Event()
+    asked: list[int] = []
+
+    def isr(irq: int, dev_id: object) -> IrqReturn:
+        entered.set()
+        assert on.wait(20)
+        asked.append(on_select.line_irq("cts"))
+        return IRQ_HANDLED
+
+    irq = on_select.line_irq("cts")
+    request_irq(irq, isr, 0, "cts", lines)
+    lines.set(cts=True)
+    assert entered.wait(20)
+    pipe = irq_to_desc(on_select.modem._irq)
+    closing = other(on_select.close)
+    until(lambda: pipe.idle_waiters, "close() waits for the handler")
+    on.set()
+    assert closing.end() is None
+    free_irq(irq, lines)
+    assert asked == [irq]
 
 
 # wait_modem_lines()

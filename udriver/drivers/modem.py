@@ -108,6 +108,9 @@ class ModemLines:
         """
         if line not in LINES:
             raise ValueError(f"a modem line is one of {', '.join(LINES)}, not {line!r}")
+        known = self._lines.get(line)
+        if known is not None:
+            return known.irq  # without a lock: a handler may ask, too
         with self._setup:
             if line not in self._lines:
                 self._driver.modem_lines()
@@ -141,9 +144,8 @@ class ModemLines:
             while self._seen(lines) == before:
                 self._check()
                 left = None if deadline is None else deadline - time.monotonic()
-                if (
-                    left is not None and left <= 0
-                ):  # looked at here: ``changed`` may be complete for good
+                # looked at here, for ``changed`` may be complete for good
+                if left is not None and left <= 0:
                     raise Timeout(
                         f"{self._driver.port.path}: no modem line changed within {timeout} s"
                     )
@@ -231,8 +233,6 @@ class ModemLines:
 
     def close(self) -> None:
         """The driver is being removed, its waiters woken. A handler that is still there stays quiet."""
-        for waiter in tuple(self._waiters):
-            complete_all(waiter)
         with self._setup:
             self._closed = True
             self._stop()
@@ -359,8 +359,7 @@ class ModemLines:
         self._hung_up = error
         for line in tuple(self._lines.values()):
             line.raised = line.requested
-        for waiter in tuple(self._waiters):
-            complete_all(waiter)
+        self.wake()
         self._interrupt()
 
     def _interrupt(self) -> None:
@@ -397,6 +396,11 @@ class ModemLines:
             raise
 
     # any context
+
+    def wake(self) -> None:
+        """The device is gone: let those who wait find that."""
+        for waiter in tuple(self._waiters):
+            complete_all(waiter)
 
     def events(self, line: str) -> list[Edge]:
         """Take the records of ``line``, oldest first; empty when there is none, or no such request.

@@ -137,7 +137,7 @@ class UsbSerial:
         self._got: list[int] = []  # of a read that is not accounted for; it began with this:
         self._before = 0, 0, 0, 0, False
         self._transmitter: Transmitter | None = None
-        self._modem: ModemLines | None = None
+        self._modem = ModemLines(self)
         self._closed = self._attached = False
         self._removed = Completion(f"{port.name} removed")
         self._remover: threading.Thread | None = None
@@ -210,8 +210,7 @@ class UsbSerial:
             # nobody may still use the fd: its number will soon be another file's
             while any(ident != closer for ident in tuple(self.inside.values())):
                 self.quiet.wait()
-            if self._modem is not None:
-                self._modem.close()
+            self._modem.close()
             free_irq(self.irq, self)
             if self._transmitter is not None:
                 self._transmitter.stop()
@@ -352,6 +351,7 @@ class UsbSerial:
             complete_all(completion)
         if self.line_errors is not None:
             complete_all(self.line_errors.happened)
+        self._modem.wake()
 
     # process context
 
@@ -479,8 +479,6 @@ class UsbSerial:
     @property
     def modem(self) -> ModemLines:
         """The modem lines: records of their edges, how they are learned of, how late they may be."""
-        if self._modem is None:
-            self._modem = ModemLines(self)
         return self._modem
 
     def line_irq(self, line: str) -> int:
@@ -525,7 +523,7 @@ class UsbSerial:
         ``lines`` has no input in it, Unsupported where the tty has no modem lines, Timeout, DeviceGone,
         and UDriverError while the tty has not gone and yet does not tell.
         """
-        return self.modem.wait(lines, _deadline(timeout), timeout)
+        return inside(self, self._modem.wait, lines, _deadline(timeout), timeout)
 
     def wait_line_errors(self, timeout: float | None = None) -> list[LineError]:
         """Wait for breaks and broken bytes; give those that nobody took yet, in order, at least one.
@@ -687,7 +685,6 @@ def _forked() -> None:
         driver._final_irq = irq_stat(driver.irq)
         driver._closed = True
         driver._attached = False
-        if driver._modem is not None:
-            driver._modem.abandon()
+        driver._modem.abandon()
         driver.port.abandon()
     _open_drivers.clear()
