@@ -7,6 +7,7 @@ import errno
 import os
 import resource
 import signal
+import sys
 import termios
 import threading
 import time
@@ -658,20 +659,30 @@ def test_a_request_and_a_wait_do_not_wait_for_each_other(
     assert helpers() == set()
 
 
-def test_requests_and_waits_all_the_time(driver: UsbSerial, lines: FakeLines, other: Any) -> None:
+def test_requests_and_waits_all_the_time(
+    on_select: UsbSerial, lines: FakeLines, other: Any
+) -> None:
+    irq = on_select.line_irq("cts")
+
     def request() -> int:
-        for _ in range(20):
-            Handler(driver, "cts").free()
-        return 20
+        for _ in range(200):
+            request_irq(irq, lambda irq, dev_id: IRQ_HANDLED, 0, "cts", lines)
+            free_irq(irq, lines)
+        return 200
 
     def wait() -> int:
-        for _ in range(20):
+        for _ in range(200):
             with pytest.raises(Timeout):
-                driver.wait_modem_lines(termios.TIOCM_CTS, timeout=0)
-        return 20
+                on_select.wait_modem_lines(termios.TIOCM_CTS, timeout=0)
+        return 200
 
-    loops = [other(request), other(wait)]
-    assert [loop.end() for loop in loops] == [20, 20]
+    found = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # so that each is stopped where the other can meet it
+    try:
+        loops = [other(request), other(wait)]
+        assert [loop.end() for loop in loops] == [200, 200]
+    finally:
+        sys.setswitchinterval(found)
     assert helpers() == set()
 
 
