@@ -188,9 +188,10 @@ class LineErrors:
         """The data in ``parts``, of which ``since`` bytes came before, and what they tell. Changes nothing."""
         tally = self._tally.copy()
         try:
-            overruns = tally.count(self._port.icount())
+            icount = self._port.icount()
         except OSError:
-            overruns = 0  # gone: its bytes are still to be read
+            icount = tally.icount  # gone: its bytes are still to be read
+        overruns = tally.count(icount)
         now = time.monotonic_ns()
         data = bytearray()
         events: list[LineError] = []

@@ -249,7 +249,13 @@ class UsbSerial:
             self._set_interest()
             complete(self.tx_room)
         if status & RX or self._got:
-            self._drain(bool(status & GONE))
+            try:
+                self._drain(bool(status & GONE))
+            except BaseException:  # a signal handler's
+                # of an Exception the core cannot tell that it is not ours, and does not run us again
+                if self._got:
+                    self._account()
+                raise
             if self.fifo.in_ != self.fifo.out and not completion_done(self.rx_ready):
                 complete(self.rx_ready)
         return IRQ_HANDLED
