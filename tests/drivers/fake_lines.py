@@ -30,6 +30,7 @@ class FakeLines:
         self.level = 0
         self.counts = NOTHING.copy()
         self.gone = False
+        self.fails: list[int] = []  # the errno of each TIOCMGET to come; the last one stays
         self.counted = self.waits = True
         self.entries = 0
         self.before_entry: list[Callable[[], None]] = []
@@ -60,6 +61,10 @@ class FakeLines:
     def _modem_lines(self) -> int:
         self.looks += 1
         self._check()
+        if self.fails:
+            number = self.fails[0] if len(self.fails) == 1 else self.fails.pop(0)
+            if number:
+                raise OSError(number, os.strerror(number))
         return self.level
 
     def _icount(self) -> Icount | None:
@@ -82,9 +87,12 @@ class FakeLines:
             return ctypes.get_errno()
         return errno.EIO if self.gone else 0
 
-    def _is_inside(self, tid: int, fd: int) -> bool:
-        with open(f"/proc/self/task/{tid}/syscall") as file:
-            return file.read().split()[1:2] == [hex(self._wake)]
+    def _is_inside(self, tid: int, fd: int) -> bool | None:
+        try:
+            with open(f"/proc/self/task/{tid}/syscall") as file:
+                return file.read().split()[1:2] == [hex(self._wake)]
+        except OSError:
+            return None
 
     def __enter__(self) -> Self:
         return self

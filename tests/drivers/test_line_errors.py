@@ -7,18 +7,24 @@ what the device then sends comes through as a tty would have marked it. Counters
 
 from __future__ import annotations
 
+import itertools
 import os
+import sys
 import termios
+import threading
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
 
+from udriver.drivers.irqchip import IRQCHIPS
 from udriver.drivers.line_errors import LineError
 from udriver.drivers.port import Icount, Port
 from udriver.drivers.usbserial import UsbSerial
 from udriver.errors import DeviceGone, Timeout, Unsupported
 from udriver.kernel import tracepoint
+from udriver.kernel.irq import generic_handle_irq
 from udriver_hw.loopback import Loopback
 
 Until = Callable[[Callable[[], object], str], None]
@@ -229,6 +235,180 @@ def test_events_that_nobody_takes_are_dropped_oldest_first(
         assert errors is not None
         until(lambda: errors.overflows == 2, "all are told")
         assert [error.position for error in errors.take()] == [2, 3, 4]
+
+
+def test_a_million_overruns_make_no_more_events_than_the_queue_holds(
+    marking: Marking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are made in hardirq, and the counter is a C int: an adapter may say anything."""
+    made: list[int] = []
+
+    def counting(*fields: Any) -> LineError:
+        made.append(1)
+        return LineError(*fields)
+
+    monkeypatch.setattr("udriver.drivers.line_errors.LineError", counting)
+    monkeypatch.setattr("udriver.drivers.line_errors.QUEUE", 8)
+    with marking.open(irqchip="inline") as driver:
+        marking.send(b"a\xff\0Xb", overrun=1_000_000, parity=1)
+        assert driver.readexactly(3, timeout=20) == b"aXb"
+        errors = driver.line_errors
+        assert errors is not None
+        assert summary(errors.take()) == [("overrun", 3, None)] * 8
+        assert errors.overflows == 1_000_001 - 8
+        assert errors.seen["overrun"] == errors.counted["overrun"] == 1_000_000
+        assert len(made) == 2
+
+
+# a signal handler that raises on top of the ISR
+
+
+class Cut(BaseException):
+    """What the handler raises: as KeyboardInterrupt."""
+
+
+class OrdinaryCut(Exception):
+    """Or this, which the core takes for the ISR's own: it does not run it again."""
+
+
+SWEPT = ("line_errors.py", "marked_kfifo.py", "parmrk.py", "kfifo.py")
+
+
+class CutAt:
+    """Raises before the n-th bytecode of the way from the tty to the queues."""
+
+    def __init__(self, nth: int, cut: type[BaseException]) -> None:
+        self.left = nth
+        self.cut = cut
+        self.where = ""
+
+    def __call__(self, frame: FrameType, event: str, arg: object) -> Any:
+        code = frame.f_code
+        if event == "call":
+            frame.f_trace_opcodes = True
+            swept = code.co_filename.endswith(SWEPT)
+            return self if swept or code.co_name in ("_drain", "_account", "_filled") else None
+        if event == "opcode" and not self.where:
+            self.left -= 1
+            if self.left == 0:
+                self.where = f"{code.co_qualname}:{frame.f_lineno} +{frame.f_lasti}"
+                raise self.cut
+        return self
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
+)
+@pytest.mark.parametrize(
+    ("line_errors", "on_full"), [(True, "throttle"), (True, "drop"), (False, "throttle")]
+)
+@pytest.mark.parametrize("kind", [Cut, OrdinaryCut])
+def test_wherever_the_isr_is_cut_short_nothing_is_lost_or_doubled(
+    marking: Marking,
+    line_errors: bool,
+    on_full: Any,
+    kind: type[BaseException],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("udriver.drivers.line_errors.QUEUE", 2)
+    monkeypatch.setattr(sys, "unraisablehook", lambda args: None)
+    raw, data = b"ab\xff\0Xcd\xff\xff\xff\0\0ef", b"abXcd\xffef"
+    told = [("break", 6, None), ("overrun", 8, None)]  # and a parity error, too many for the queue
+    options: dict[str, Any] = {"irqchip": "inline", "on_full": on_full, "fifo_size": 16}
+    if on_full == "drop":
+        options["fifo_size"] = 4
+    if line_errors:
+        driver = marking.open(**options)
+    else:
+        driver, raw = UsbSerial.open(marking.device.path, **options), data
+    errors = driver.line_errors
+    wrong = []
+    with driver:
+        for nth in itertools.count(1):
+            marking.send(raw, parity=1, brk=1, overrun=1)
+            while driver.port.in_waiting() < len(raw):
+                os.sched_yield()  # and no sleep, in which it would be taken
+            cut = CutAt(nth, kind)
+            sys.settrace(cut)
+            try:
+                generic_handle_irq(driver.irq)
+            except Cut:
+                pass
+            finally:
+                sys.settrace(None)
+            if not cut.where:
+                break
+            if driver.port.in_waiting():
+                generic_handle_irq(
+                    driver.irq
+                )  # cut short before the read: the level is still there
+            stats = driver.stats()
+            found: list[Any] = [stats.received, stats.dropped, stats.drains]
+            found.append(driver.fifo.out_bytes(99))
+            kept = data[: options["fifo_size"]]
+            expected: list[Any] = [nth * 8, nth * (8 - len(kept)), nth, kept]
+            if errors is not None:
+                found += [list(errors.seen.values()), list(errors.counted.values())]
+                found += [errors.overflows, summary(list(errors._events))]
+                expected += [[nth, nth, 0, nth, 0], [nth, nth, 0, nth], 3 * nth - 2]
+                expected.append([(kind, 8 * (nth - 1) + at, byte) for kind, at, byte in told])
+            if found != expected:
+                wrong.append(f"{cut.where}: {found} and not {expected}")
+                break
+    assert wrong == []
+    assert nth > (300 if line_errors else 30)
+
+
+# the end
+
+
+def test_close_waits_for_who_waits_for_an_error(
+    marking: Marking, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait raises the line if its level is asserted: of the fd, which will be another file's."""
+    driver = marking.open(irqchip="select")
+    there, on = threading.Event(), threading.Event()
+
+    def resample(irq: int) -> None:
+        there.set()
+        assert on.wait(20)
+
+    monkeypatch.setattr(driver.chip, "resample", resample)
+    waiter = other(driver.wait_line_errors)
+    assert there.wait(20)
+    closing = other(driver.close)
+    closing.join(0.1)  # time to be wrong in
+    closed = not closing.is_alive()
+    on.set()
+    assert isinstance(waiter.end(), DeviceGone)
+    assert closing.end() is None
+    assert (closed, driver.inside) == (False, {})
+
+
+@pytest.mark.parametrize("fails", ["the kfifo", "request_irq", "the counters", "the marking"])
+def test_a_driver_that_does_not_come_up_leaves_the_termios(
+    device: Loopback, fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The port is the caller's, who may open a driver without line errors on it."""
+
+    def refuse(*args: Any) -> Any:
+        raise PermissionError(fails)
+
+    port = Port(device.path)
+    found = termios.tcgetattr(port.fd)
+    if fails == "request_irq":
+        monkeypatch.setattr("udriver.drivers.usbserial.request_irq", refuse)
+    elif fails == "the counters":
+        monkeypatch.setattr(port, "icount", refuse)
+    elif fails == "the marking":
+        monkeypatch.setattr("udriver.drivers.line_errors._set_iflag", lambda port, iflag: None)
+    try:
+        with pytest.raises((ValueError, PermissionError, Unsupported)):
+            UsbSerial(port, "select", line_errors=True, fifo_size=1 if fails == "the kfifo" else 64)
+        assert termios.tcgetattr(port.fd) == found
+        assert not IRQCHIPS["select"]._sources
+    finally:
+        port.close()
 
 
 def test_it_is_refused_where_it_was_not_asked_for(device: Loopback) -> None:

@@ -3,8 +3,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
 import signal
+import sys
 import termios
 import threading
 import time
@@ -19,7 +22,7 @@ from udriver.drivers import capture, miwait, modem
 from udriver.drivers.edges import LINES, Edge
 from udriver.drivers.irqchip import IRQCHIPS
 from udriver.drivers.usbserial import UsbSerial
-from udriver.errors import DeviceGone, Timeout, Unsupported
+from udriver.errors import DeviceGone, Timeout, UDriverError, Unsupported
 from udriver.kernel import tracepoint
 from udriver.kernel.completion import Completion, complete
 from udriver.kernel.irq import (
@@ -34,6 +37,7 @@ from udriver.kernel.irq import (
     irq_stat,
     request_irq,
 )
+from udriver.kernel.irqdesc import irq_to_desc
 from udriver_hw.loopback import Loopback
 
 Until = Callable[[Callable[[], object], str], None]
@@ -418,10 +422,11 @@ def test_free_irq_on_another_thread(driver: UsbSerial, lines: FakeLines, other: 
 
 
 def test_a_kick_that_comes_too_early_comes_again(
-    on_select: UsbSerial, lines: FakeLines, monkeypatch: pytest.MonkeyPatch
+    on_select: UsbSerial, lines: FakeLines, monkeypatch: pytest.MonkeyPatch, until: Until
 ) -> None:
     """One that arrives just before the system call has no effect on it."""
     handler = Handler(on_select, "cts")
+    until(lambda: lines.entries, "it waits")
     kicks: list[int] = []
     kill = signal.pthread_kill
 
@@ -466,10 +471,17 @@ def test_an_unplug_that_only_the_modem_lines_tell_of(
     handler.free()
 
 
-def test_close_with_a_handler_still_there(lines: FakeLines, device: Loopback) -> None:
+@pytest.mark.parametrize("unplugged", [False, True], ids=["there", "unplugged"])
+def test_close_with_a_handler_still_there(
+    lines: FakeLines, device: Loopback, unplugged: bool, until: Until
+) -> None:
     driver = UsbSerial.open(device.path, irqchip="select")
     handler = Handler(driver, "cts")
     driver.line_irq("ri")
+    if unplugged:
+        device.unplug()
+        lines.unplug()
+        until(lambda: handler.runs, "it is told")
     driver.close()
     assert helpers() == set()
     handler.free()
@@ -517,6 +529,208 @@ def test_the_user_s_signals_do_not_end_the_wait(
     handler.free()
 
 
+# a transfer that fails: the tty is there, and does not tell
+
+
+@pytest.mark.parametrize("number", [errno.EPROTO, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("waits", [True, False], ids=["TIOCMIWAIT", "polling"])
+def test_a_look_that_fails_loses_no_edge(
+    on_select: UsbSerial, lines: FakeLines, waits: bool, number: int, until: Until
+) -> None:
+    """EIO is what the kernel makes of EPROTO, and is no hangup either."""
+    lines.waits = waits
+    handler = Handler(on_select, "cts")
+    for count, level in enumerate((True, False, True), 1):
+        lines.fails = [number] * 3 + [0]
+        lines.set(cts=level)
+        until(lambda: lines.fails == [0] and len(handler.records) == count, "the edge")  # noqa: B023
+    handler.free()
+    assert handler.kinds == ["rising", "falling", "rising"]
+    assert (on_select.gone, on_select.modem.failure) == (False, None)
+
+
+def test_wait_modem_lines_ends_in_time_if_one_fails(driver: UsbSerial, lines: FakeLines) -> None:
+    lines.counted = lines.waits = False  # so that each look asks
+    lines.fails = [0] * 5 + [errno.EPROTO, 0]
+    with pytest.raises(Timeout, match=r"no modem line changed within 0\.1 s"):
+        driver.wait_modem_lines(termios.TIOCM_CTS, timeout=0.1)
+    assert lines.fails == [0]
+    assert not driver.gone
+
+
+def test_who_waits_is_told_if_they_keep_failing(
+    driver: UsbSerial,
+    lines: FakeLines,
+    other: Any,
+    until: Until,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(capture, "PATIENCE", 0.02)
+    handler = Handler(driver, "cts")
+    waiter = other(driver.wait_modem_lines, termios.TIOCM_CTS)
+    until(lambda: driver.modem._waiters, "it waits")
+    lines.fails = [errno.EPROTO]
+    lines.set(cts=True)
+    told = waiter.end()
+    assert type(told) is UDriverError
+    assert "does not tell of its modem lines (Protocol error); ask again" in str(told)
+    assert isinstance(told.__cause__, OSError)
+    assert told.__cause__.errno == errno.EPROTO
+    with pytest.raises(UDriverError, match="does not tell"):
+        driver.modem_lines()
+    assert not driver.gone
+    lines.fails = []
+    until(lambda: driver.modem.failure is None and handler.runs, "it tells again")
+    assert handler.kinds == ["rising"]
+    lines.set(cts=False)
+    until(lambda: handler.kinds == ["rising", "falling"], "and goes on")
+    handler.free()
+
+
+def test_a_device_that_is_away_before_its_tty_is_gone(
+    driver: UsbSerial, lines: FakeLines, other: Any, until: Until
+) -> None:
+    """ENODEV, while poll() on the tty still knows of nothing."""
+    lines.waits = False
+    waiter = other(driver.wait_modem_lines, termios.TIOCM_CTS)
+    until(lambda: driver.modem._waiters and driver.modem.method == "polling", "it waits")
+    lines.fails = [errno.ENODEV]
+    lines.set(cts=True)
+    assert isinstance(waiter.end(), DeviceGone)
+    assert driver.gone
+    assert helpers() == set()
+
+
+def test_no_descriptor_to_be_had_leaves_nothing_behind(lines: FakeLines, driver: UsbSerial) -> None:
+    """Whichever open is the one that fails: that of the pipe, or one of the capture's."""
+    irq = driver.line_irq("cts")
+    Handler(driver, "cts").free()  # what is made once is there
+    found = resource.getrlimit(resource.RLIMIT_NOFILE)
+    before = set(os.listdir("/proc/self/fd"))
+    lowest = os.dup(0)
+    os.close(lowest)
+    refused = 0
+    try:
+        for limit in range(lowest, found[0]):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, found[1]))
+            try:
+                request_irq(irq, lambda irq, dev_id: IRQ_HANDLED, 0, "cts", lines)
+            except OSError as exc:
+                refused += exc.errno == errno.EMFILE
+            else:
+                break
+            finally:
+                resource.setrlimit(resource.RLIMIT_NOFILE, found)
+            assert set(os.listdir("/proc/self/fd")) == before
+            assert helpers() == set()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, found)
+    free_irq(irq, lines)
+    assert refused >= 3
+    assert helpers() == set()
+
+
+# one thread requests, another waits or closes
+
+
+def test_a_request_and_a_wait_do_not_wait_for_each_other(
+    on_select: UsbSerial, lines: FakeLines, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One has the line and wants the capture, the other has the capture and wants a line for it."""
+    irq = on_select.line_irq("cts")
+    waiting, requesting = threading.Event(), threading.Event()
+    attach, resources = on_select.chip.attach, on_select.modem.irq_request_resources
+
+    def attach_late(fd: int, name: str) -> int:
+        waiting.set()
+        assert requesting.wait(20)
+        return attach(fd, name)
+
+    def ask(irq: int) -> None:
+        requesting.set()
+        resources(irq)
+
+    monkeypatch.setattr(on_select.chip, "attach", attach_late)
+    monkeypatch.setattr(on_select.modem, "irq_request_resources", ask)
+    waiter = other(on_select.wait_modem_lines, termios.TIOCM_CTS, timeout=0.01)
+    assert waiting.wait(20)
+    requester = other(request_irq, irq, lambda irq, dev_id: IRQ_HANDLED, 0, "cts", lines)
+    assert (type(waiter.end()), requester.end()) == (Timeout, None)
+    free_irq(irq, lines)
+    assert helpers() == set()
+
+
+def test_requests_and_waits_all_the_time(
+    on_select: UsbSerial, lines: FakeLines, other: Any
+) -> None:
+    irq = on_select.line_irq("cts")
+
+    def request() -> int:
+        for _ in range(200):
+            request_irq(irq, lambda irq, dev_id: IRQ_HANDLED, 0, "cts", lines)
+            free_irq(irq, lines)
+        return 200
+
+    def wait() -> int:
+        for _ in range(200):
+            with pytest.raises(Timeout):
+                on_select.wait_modem_lines(termios.TIOCM_CTS, timeout=0)
+        return 200
+
+    found = sys.getswitchinterval()
+    sys.setswitchinterval(1e-5)  # so that each is stopped where the other can meet it
+    try:
+        loops = [other(request), other(wait)]
+        assert [loop.end() for loop in loops] == [200, 200]
+    finally:
+        sys.setswitchinterval(found)
+    assert helpers() == set()
+
+
+def test_close_while_the_last_handler_is_freed(
+    on_select: UsbSerial, lines: FakeLines, other: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handler = Handler(on_select, "cts")
+    drop = on_select.modem._drop
+    closing = []
+
+    def drop_late(who: object) -> None:
+        closing.append(other(on_select.close))
+        closing[0].join(0.1)  # time to forget the line in
+        drop(who)
+
+    monkeypatch.setattr(on_select.modem, "_drop", drop_late)
+    handler.free()
+    assert closing[0].end() is None
+    assert (on_select.modem._lines, helpers()) == ({}, set())
+
+
+def test_a_handler_may_ask_for_a_number_while_the_driver_closes(
+    on_select: UsbSerial, lines: FakeLines, other: Any, until: Until
+) -> None:
+    """close() holds the lines' lock, and waits for the handler."""
+    entered, on = threading.Event(), threading.Event()
+    asked: list[int] = []
+
+    def isr(irq: int, dev_id: object) -> IrqReturn:
+        entered.set()
+        assert on.wait(20)
+        asked.append(on_select.line_irq("cts"))
+        return IRQ_HANDLED
+
+    irq = on_select.line_irq("cts")
+    request_irq(irq, isr, 0, "cts", lines)
+    lines.set(cts=True)
+    assert entered.wait(20)
+    pipe = irq_to_desc(on_select.modem._irq)
+    closing = other(on_select.close)
+    until(lambda: pipe.idle_waiters, "close() waits for the handler")
+    on.set()
+    assert closing.end() is None
+    free_irq(irq, lines)
+    assert asked == [irq]
+
+
 # wait_modem_lines()
 
 
@@ -543,6 +757,37 @@ def test_wait_modem_lines_beside_a_handler(
     assert [waiter.end() for waiter in waiters] == [termios.TIOCM_CTS] * 3
     until(lambda: handler.kinds == ["rising"], "the handler, too")
     handler.free()
+
+
+def test_the_level_it_gives_is_of_the_last_edge(
+    on_select: UsbSerial, lines: FakeLines, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not what TIOCMGET said when it began, if the edge came before the wait."""
+    handler = Handler(on_select, "ri")
+
+    def overtaken() -> int:
+        level = lines.level
+        lines.set(cts=True)
+        until(lambda: on_select.modem.edges["cts"] == 1, "the edge")
+        return level
+
+    monkeypatch.setattr(on_select, "modem_lines", overtaken)
+    assert on_select.wait_modem_lines(termios.TIOCM_CTS, timeout=20) == termios.TIOCM_CTS
+    handler.free()
+
+
+@pytest.mark.parametrize("timeout", [-1, float("nan")])
+def test_wait_modem_lines_refuses_a_timeout_that_is_none(
+    on_select: UsbSerial, timeout: float
+) -> None:
+    with pytest.raises(ValueError, match="timeout is a number of seconds >= 0"):
+        on_select.wait_modem_lines(termios.TIOCM_CTS, timeout)
+
+
+@pytest.mark.parametrize("mask", [0, termios.TIOCM_DTR | termios.TIOCM_RTS])
+def test_wait_modem_lines_refuses_what_never_changes(on_select: UsbSerial, mask: int) -> None:
+    with pytest.raises(ValueError, match=f"is CTS, DSR, CD or RI, and in {mask:#x} is none"):
+        on_select.wait_modem_lines(mask, timeout=20)
 
 
 def test_wait_modem_lines_times_out(driver: UsbSerial, lines: FakeLines) -> None:

@@ -315,6 +315,41 @@ def test_a_request_that_fails_leaves_a_disabled_line_disabled(bus_irq: int, chip
     assert irq_stat(bus_irq).depth == 1
 
 
+@pytest.mark.parametrize("when", ["request_resources", "release_resources"])
+def test_a_chip_that_is_asked_keeps_nobody_from_another_line(irq: int, when: str) -> None:
+    """It may hold a lock that somebody else holds who requests the line the chip hangs on."""
+
+    class Expander(BusChip):
+        def _note(self, what: str) -> None:
+            if what == when:
+                Cpu(request_irq, irq, counting([], "parent"), 0, "parent", self).end()
+            super()._note(what)
+
+    chained = irq_alloc_desc("chained line", Expander())
+    request_irq(chained, counting([], "h"), 0, "h", 1)
+    free_irq(chained, 1)
+    assert irq_stat(irq).name == "parent"
+    irq_free_desc(chained)
+
+
+def test_who_requests_a_line_that_is_being_freed_finds_it_as_new(
+    bus_chip: BusChip, bus_irq: int, until: Until
+) -> None:
+    gate = Gate()
+    request_irq(bus_irq, gate, IRQF_TRIGGER_RISING, "first", 1)
+    runner = Cpu(generic_handle_irq, bus_irq)
+    assert gate.entered.wait(LONG)
+    freeing = Cpu(free_irq, bus_irq, 1)
+    until(somebody_waits_for(bus_irq), "free_irq waits for the handler")
+    second = Cpu(request_irq, bus_irq, counting([], "second"), 0, "second", 2)
+    second.join(0.1)  # time to be wrong in
+    gate.leave.set()
+    assert [cpu.end() for cpu in (runner, freeing, second)] == [None, "first", None]
+    free_irq(bus_irq, 2)
+    each = ["request_resources", "unmask", "mask", "release_resources"]
+    assert bus_chip.asked == [each[0], "set_type 1", *each[1:], *each]
+
+
 @pytest.mark.udriver_allow("I3")
 def test_no_autoen_starts_disabled(irq: int, chip: Chip) -> None:
     log: list[str] = []

@@ -206,9 +206,9 @@ def pulled(usb: SpawnedUsb, irq: str, times: int) -> dict[str, Any]:
     return {"woken_ms": woken, "ended_ms": ended, "gone": gone, "freed_ms": freed_ms}
 
 
-def _note(out: list[int], then: Callable[[], None]) -> None:
+def _note(out: list[int], then: Callable[[OSError], None], error: OSError) -> None:
     out.append(time.monotonic_ns())
-    then()
+    then(error)
 
 
 def main(irq: str, times: int) -> int:

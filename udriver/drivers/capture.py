@@ -9,6 +9,9 @@ system call is lost. The waiting thread stays until then: a signal to one that h
 
 Neither sleeps in a completion: with the inline irqchip it would take the driver's interrupts.
 Where the tty driver has no TIOCMIWAIT the first thread looks every 5 ms.
+
+A look that fails takes nothing: what it would have seen is seen by the next. So unless the tty has gone
+it is done again until it succeeds, and if that takes long, those who wait are told.
 """
 
 from __future__ import annotations
@@ -23,7 +26,7 @@ from collections.abc import Callable
 
 from udriver.drivers.edges import LINES, Counts, LineEdges, Lines
 from udriver.drivers.miwait import is_inside, kick_signal, longest_wake, miwait
-from udriver.drivers.port import NO_SUCH_IOCTL, Port
+from udriver.drivers.port import Port
 from udriver.kernel.completion import Completion, complete_all, wait_for_completion
 
 __all__ = ["Capture", "Found"]
@@ -33,23 +36,30 @@ SHORTEST_PAUSE = 0.001  # seconds before a second look at a counter and a level 
 STILL_NS = 50_000_000  # a counter does not lag behind its line for so long
 BLIND_WINDOW = 0.1  # seconds between two second looks where /proc does not say who is inside
 KICK_WINDOW = 0.001
+PATIENCE = 0.5  # seconds that looks may fail before it is told: an unplug is a hangup by then
 
 Found = list[tuple[LineEdges, int, int]]
 """Edges with their timestamp and its error, both ns."""
 
 
 class Capture:
-    """Calls ``report(found, level)`` for edges and ``ended()`` once if the tty goes, on its own threads.
+    """Calls ``report(found)`` for edges, ``failing(error)`` while looks keep failing, with None when
+    they do no more, and ``ended(error)`` once if the tty goes, all on its own threads.
 
     ``method`` is "TIOCMIWAIT" or "polling", ``error_ns`` how late its timestamps are as far as
-    measured. Raises Unsupported where there are no modem lines.
+    measured. Raises Unsupported where there are no modem lines, and OSError.
     """
 
     def __init__(
-        self, port: Port, report: Callable[[Found, int], None], ended: Callable[[], None]
+        self,
+        port: Port,
+        report: Callable[[Found], None],
+        failing: Callable[[OSError | None], None],
+        ended: Callable[[OSError], None],
     ) -> None:
         self._port = port
         self._report = report
+        self._failing = failing
         self._ended = ended
         self.method = "TIOCMIWAIT"
         self.error_ns = 0
@@ -62,8 +72,8 @@ class Capture:
         self._out = True
         self._armed = Completion(f"modem lines of {port.name} armed")
         self._stopped = Completion(f"modem lines of {port.name} stopped")
-        self._entered = os.eventfd(0, os.EFD_CLOEXEC)
-        self._leave = os.eventfd(0, os.EFD_CLOEXEC)
+        self._leave = threading.Event()
+        self._entered = os.eventfd(0, os.EFD_CLOEXEC)  # the only fd, and the last that may fail
         self._waiter = threading.Thread(target=self._wait, name="irq/modem", daemon=True)
         self._second = threading.Thread(target=self._assist, name="irq/modem-look", daemon=True)
         try:
@@ -92,7 +102,6 @@ class Capture:
                 self._second.join()
         finally:
             os.close(self._entered)
-            os.close(self._leave)
 
     def _counts(self) -> Counts:
         counts = self._port.icount()
@@ -108,17 +117,16 @@ class Capture:
             signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - {self._kick})
             try:
                 self.error_ns = longest_wake()
-                self._look(None)
+                self._try_to_look(None)
             finally:
                 complete_all(self._armed)
             self._wait_for_edges()
-        except OSError:
-            pass  # gone: said below
-        finally:
+        except OSError as exc:
             if not self._stopping:
-                self._ended()
+                self._ended(exc)
+        finally:
             self._out = True
-            os.eventfd_read(self._leave)
+            self._leave.wait()
 
     def _wait_for_edges(self) -> None:
         while not self._stopping:
@@ -126,10 +134,11 @@ class Capture:
             os.eventfd_write(self._entered, 1)
             why = miwait(self._port.fd)
             woke = time.monotonic_ns()
-            if why in NO_SUCH_IOCTL:
+            if why not in (0, errno.EINTR):  # gone, or there is none, or it does not wait
+                error = OSError(why, os.strerror(why))
+                if self._port.is_gone(error):
+                    raise error
                 self._poll()
-            elif why not in (0, errno.EINTR):
-                raise OSError(why, os.strerror(why))
             elif not self._stopping:
                 self._look(woke, takes)
 
@@ -156,7 +165,7 @@ class Capture:
             assert self._waiter.ident is not None
             signal.pthread_kill(self._waiter.ident, self._kick)
             time.sleep(KICK_WINDOW)
-        os.eventfd_write(self._leave, 1)
+        self._leave.set()
         if self._waiter.ident is not None:
             self._waiter.join()
         complete_all(self._stopped)
@@ -186,6 +195,27 @@ class Capture:
         """See which edges there were. ``woke`` is when the kernel woke us for one, at most
         ``error_ns`` late, unless another look has taken it since: ``takes`` are those before the wait.
         """
+        patient_until = time.monotonic() + PATIENCE
+        pause = SHORTEST_PAUSE
+        while (error := self._try_to_look(woke, takes)) and not self._stopping:
+            if time.monotonic() > patient_until:
+                self._failing(error)
+            time.sleep(pause)
+            pause = min(2 * pause, BLIND_WINDOW)
+        if time.monotonic() > patient_until:
+            self._failing(None)
+
+    def _try_to_look(self, woke: int | None, takes: int = -1) -> OSError | None:
+        """Give the error, if it is one that may pass; raise it if the tty has gone."""
+        try:
+            self._look_once(woke, takes)
+        except OSError as exc:
+            if self._port.is_gone(exc):
+                raise
+            return exc
+        return None
+
+    def _look_once(self, woke: int | None, takes: int) -> None:
         with self._looking:
             since = self._seen_ns
             before, first, after = self._read()
@@ -208,7 +238,7 @@ class Capture:
             else:  # of several the last may have come while we looked
                 when = after, after - woke + self.error_ns
             self._takes += 1
-            self._report([(edge, *when) for edge in edges], level)
+            self._report([(edge, *when) for edge in edges])
 
     def _settle(self, counts: Counts) -> tuple[int, Counts, int, int]:
         """Look until counters and levels agree: as a rule within a millisecond or two.

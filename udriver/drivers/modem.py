@@ -22,8 +22,9 @@ from typing import TYPE_CHECKING, Literal
 
 from udriver.drivers.capture import Capture, Found
 from udriver.drivers.edges import LINES, Edge
+from udriver.drivers.miwait import INPUTS
 from udriver.drivers.pps import Pps
-from udriver.errors import Timeout
+from udriver.errors import Timeout, Unsupported
 from udriver.kernel import tracepoint
 from udriver.kernel.annotation import completion_set_kind
 from udriver.kernel.completion import Completion, complete, complete_all
@@ -67,14 +68,22 @@ class ModemLines:
     """The lines of ``driver``; ``driver.modem`` is the one of these that it has.
 
     ``overflows`` are records that were thrown away because nobody took them; ``edges`` all edges of each
-    line that were seen or counted while anybody asked for any, whatever their kind.
+    line that were seen or counted while anybody asked for any, whatever their kind. ``failure`` is
+    what the tty answers when it does not tell of its lines, though it has not gone; None as a rule.
     """
 
     def __init__(self, driver: UsbSerial) -> None:
         self._driver = driver
         self._lines: dict[str, _Line] = {}
         self._by_irq: dict[int, _Line] = {}
-        self._setup = threading.RLock()  # process context only
+        # Process context only. The order of all locks of an interrupt, outermost first:
+        #   request_mutex of a modem line     request_irq() and free_irq() of the user's
+        #   _setup                            asked for the line's resources, or by wait() and close()
+        #   request_mutex of the pipe's line, or the driver's irqchip's own _setup
+        # Each may be taken alone, and none under one that is further down. desc.busy is only ever tried.
+        # stop() waits for the capture's threads under _setup: what they take, Capture._looking, is held by
+        # no one who wants any of these. Handlers take none.
+        self._setup = threading.RLock()
         self._holders: set[object] = set()
         self._capture: Capture | None = None
         self._pps: Pps | None = None
@@ -82,9 +91,9 @@ class ModemLines:
         self._irq = -1
         self._waiters: dict[Completion, None] = {}
         self._seqno = 0
-        self.level = 0
+        self.failure: OSError | None = None
         self._closed = False
-        self._hung_up = False
+        self._hung_up: OSError | None = None
         self.overflows = 0
         self.edges = dict.fromkeys(LINES, 0)
 
@@ -99,6 +108,9 @@ class ModemLines:
         """
         if line not in LINES:
             raise ValueError(f"a modem line is one of {', '.join(LINES)}, not {line!r}")
+        known = self._lines.get(line)
+        if known is not None:
+            return known.irq  # without a lock: a handler may ask, too
         with self._setup:
             if line not in self._lines:
                 self._driver.modem_lines()
@@ -119,44 +131,64 @@ class ModemLines:
                 self._pps = Pps(self._driver.port)
             return self._pps.name
 
-    def wait(self, lines: int, timeout: float | None) -> int:
+    def wait(self, lines: int, deadline: float | None, timeout: float | None) -> int:
         """See UsbSerial.wait_modem_lines()."""
-        deadline = None if timeout is None else time.monotonic() + timeout
+        if not lines & INPUTS:
+            raise ValueError(f"a line to wait for is CTS, DSR, CD or RI, and in {lines:#x} is none")
         changed = Completion(f"modem lines of {self._driver.port.name}")
         completion_set_kind(changed, "condition")
         before = self._seen(lines)
         self._waiters[changed] = None
         try:
-            self._hold(changed)
+            capture = self._hold(changed)
             while self._seen(lines) == before:
-                if self._driver.gone:
-                    raise self._driver._loss()
-                left = None if deadline is None else max(0.0, deadline - time.monotonic())
-                changed.wait(left)
-            return self.level
-        except TimeoutError:
-            raise Timeout(
-                f"{self._driver.port.path}: no modem line changed within {timeout} s"
-            ) from None
+                self._check()
+                left = None if deadline is None else deadline - time.monotonic()
+                # looked at here, for ``changed`` may be complete for good
+                if left is not None and left <= 0:
+                    raise Timeout(
+                        f"{self._driver.port.path}: no modem line changed within {timeout} s"
+                    )
+                try:
+                    changed.wait(left)
+                except TimeoutError:
+                    pass
+            return capture.lines.level
         finally:
             del self._waiters[changed]
             self._drop(changed)
 
+    def _check(self) -> None:
+        """Raise what keeps edges from coming, if anything does."""
+        if self._hung_up is not None:
+            self._tell_driver(self._hung_up)
+        if self._driver.gone:
+            raise self._driver._loss()
+        if self.failure is not None:
+            raise self._driver._trouble(self.failure) from self.failure
+
+    def _tell_driver(self, error: OSError) -> None:
+        """The tty has gone: the driver's own line finds it, with the bytes that came before."""
+        generic_handle_irq(self._driver.irq)
+        if not self._driver.gone:  # ENODEV comes before the hangup
+            self._driver._hangup(str(error.strerror))
+
     def _seen(self, lines: int) -> list[int]:
         return [self.edges[line] for line, bit in LINES.items() if bit & lines]
 
-    def _hold(self, who: object) -> None:
+    def _hold(self, who: object) -> Capture:
         """Capture edges for as long as anybody holds."""
         with self._setup:
-            self.level = self._driver.modem_lines()
+            self._driver.modem_lines()
+            self.failure = None  # it tells of them again
             self._holders.add(who)
-            if self._capture is not None:
-                return
             try:
-                self._start()
+                if self._capture is None:
+                    self._capture = self._start()
             except BaseException:
                 self._drop(who)
                 raise
+            return self._capture
 
     def _drop(self, who: object) -> None:
         with self._setup:
@@ -164,7 +196,7 @@ class ModemLines:
             if not self._holders:
                 self._stop()
 
-    def _start(self) -> None:
+    def _start(self) -> Capture:
         driver = self._driver
         self._pipe = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         name = f"{driver.port.name} modem"
@@ -175,7 +207,15 @@ class ModemLines:
             driver.chip.detach(irq)
             raise
         self._irq = irq
-        self._capture = Capture(driver.port, self._report, self._ended)
+        try:
+            return Capture(driver.port, self._report, self._failing, self._ended)
+        except Unsupported:
+            raise
+        except OSError as exc:
+            if driver.port.is_gone(exc):
+                driver._hangup(str(exc.strerror))
+                raise driver._loss() from None
+            raise
 
     def _stop(self) -> None:
         capture, self._capture = self._capture, None
@@ -193,8 +233,6 @@ class ModemLines:
 
     def close(self) -> None:
         """The driver is being removed, its waiters woken. A handler that is still there stays quiet."""
-        for waiter in tuple(self._waiters):
-            complete_all(waiter)
         with self._setup:
             self._closed = True
             self._stop()
@@ -237,20 +275,24 @@ class ModemLines:
 
     def irq_request_resources(self, irq: int) -> None:
         """The line's first handler comes."""
-        line = self._by_irq[irq]
-        self._hold(line)
-        line.trigger = BOTH
-        line.records.clear()
-        line.raised = False
-        line.requested = True
+        with self._setup:  # to the end: close() forgets lines that are not requested
+            line = self._by_irq.get(irq)
+            if line is None:
+                raise self._driver._loss()
+            self._hold(line)
+            line.trigger = BOTH
+            line.records.clear()
+            line.raised = False
+            line.requested = True
 
     def irq_release_resources(self, irq: int) -> None:
         """Its last is gone; returns when nothing waits for its edges any more."""
-        line = self._by_irq[irq]
-        line.requested = False
-        self._drop(line)
-        if self._closed:
-            self._forget(line)
+        with self._setup:
+            line = self._by_irq[irq]
+            line.requested = False
+            self._drop(line)
+            if self._closed:
+                self._forget(line)
 
     def irq_set_type(self, irq: int, flow_type: int) -> None:
         """Which edges. Raises ValueError (-EINVAL) for a level: no tty tells when one begins."""
@@ -271,8 +313,7 @@ class ModemLines:
 
     # the capture's threads
 
-    def _report(self, found: Found, level: int) -> None:
-        self.level = level
+    def _report(self, found: Found) -> None:
         for edges, timestamp_ns, error_ns in found:
             self.edges[edges.line] += edges.count
             line = self._lines.get(edges.line)
@@ -309,12 +350,16 @@ class ModemLines:
             subject = f"{self._driver.port.name} {line.name}"
             tracepoint.ring("modem_edge", subject, edge.edge, edge.line_seqno, edge.error_ns)
 
-    def _ended(self) -> None:
-        self._hung_up = True
+    def _failing(self, error: OSError | None) -> None:
+        self.failure = error
+        for waiter in tuple(self._waiters):
+            complete(waiter)
+
+    def _ended(self, error: OSError) -> None:
+        self._hung_up = error
         for line in tuple(self._lines.values()):
             line.raised = line.requested
-        for waiter in tuple(self._waiters):
-            complete_all(waiter)
+        self.wake()
         self._interrupt()
 
     def _interrupt(self) -> None:
@@ -335,8 +380,8 @@ class ModemLines:
             os.read(pipe[0], 4096)
         except BlockingIOError:
             pass  # cut short after the read: the lines that were raised still are
-        if self._hung_up:
-            generic_handle_irq(self._driver.irq)
+        if self._hung_up is not None:
+            self._tell_driver(self._hung_up)
         for line in tuple(self._lines.values()):
             if line.raised and not line.masked:
                 self._raise(line)
@@ -351,6 +396,11 @@ class ModemLines:
             raise
 
     # any context
+
+    def wake(self) -> None:
+        """The device is gone: let those who wait find that."""
+        for waiter in tuple(self._waiters):
+            complete_all(waiter)
 
     def events(self, line: str) -> list[Edge]:
         """Take the records of ``line``, oldest first; empty when there is none, or no such request.

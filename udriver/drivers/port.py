@@ -330,6 +330,14 @@ class Port:
             raise Unsupported(f"{self.path} has no modem lines; use an adapter, a pty has none")
         return lines
 
+    def is_gone(self, exc: OSError) -> bool:
+        """Whether ``exc`` says that the tty has gone. EIO may also be one transfer that failed
+        (usb_translate_errors()), but of a tty that was hung up even tcgetattr() gives it.
+        """
+        return exc.errno in (errno.ENODEV, errno.ENXIO) or (
+            exc.errno == errno.EIO and _hung_up(self.fd)
+        )
+
     def abandon(self) -> None:
         """Close this process's copy and touch nothing: after fork() the settings are the parent's."""
         self._serial.close()

@@ -13,7 +13,7 @@ from udriver.kernel.context import might_sleep
 if TYPE_CHECKING:
     from udriver.drivers.usbserial import UsbSerial
 
-__all__ = ["in_turn"]
+__all__ = ["in_turn", "inside"]
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -48,8 +48,26 @@ def in_turn(
         raise
 
 
+def inside(driver: UsbSerial, body: Callable[[*Ts], T], *args: *Ts) -> T:
+    """Call ``body``, which takes no turn and uses the fd: close() waits until it is over, too."""
+    entry: list[object] = []
+    try:
+        try:
+            driver.inside[id(entry)] = get_ident()
+            return body(*args)
+        finally:
+            _go(driver, entry)
+    except BaseException:
+        _go(driver, entry)  # as above
+        raise
+
+
 def _leave(driver: UsbSerial, turn: Completion, taken: list[object]) -> None:
     turn.put_back(taken)
-    driver.inside.pop(id(taken), None)
+    _go(driver, taken)
+
+
+def _go(driver: UsbSerial, entry: list[object]) -> None:
+    driver.inside.pop(id(entry), None)
     if driver._gone is not None:
         complete(driver.quiet)

@@ -26,12 +26,13 @@ from operator import call
 from typing import Any, Literal, Self
 
 from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
-from udriver.drivers.line_errors import LineError, LineErrors, MarkedKfifo
+from udriver.drivers.line_errors import LineError, LineErrors
+from udriver.drivers.marked_kfifo import MarkedKfifo
 from udriver.drivers.modem import ModemLines
 from udriver.drivers.port import Port
 from udriver.drivers.realtime import Realtime, Recipe
 from udriver.drivers.transmitter import Transmitter
-from udriver.drivers.turn import in_turn
+from udriver.drivers.turn import in_turn, inside
 from udriver.errors import DeviceGone, Timeout, UDriverError, Unsupported
 from udriver.kernel import tracepoint
 from udriver.kernel.annotation import completion_set_kind
@@ -135,8 +136,10 @@ class UsbSerial:
         self._dropped = self._drains = self._throttles = self._written = 0
         self._read = 0
         self._scratch = memoryview(bytearray(4096))
+        self._got: list[int] = []  # of a read that is not accounted for; it began with this:
+        self._before = 0, 0, 0, False
         self._transmitter: Transmitter | None = None
-        self._modem: ModemLines | None = None
+        self._modem = ModemLines(self)
         self._closed = self._attached = False
         self._removed = Completion(f"{port.name} removed")
         self._remover: threading.Thread | None = None
@@ -177,6 +180,8 @@ class UsbSerial:
         self._attached = True
         taken: list[Realtime] = []
         try:
+            if self.line_errors is not None:
+                self.line_errors.mark()
             request_irq(self.irq, self.isr, 0, self.port.name, self)
             try:
                 _open_drivers.add(self)
@@ -192,6 +197,8 @@ class UsbSerial:
                 raise
         except BaseException:
             self._detach()
+            if self.line_errors is not None:
+                self.line_errors.unmark()
             raise
 
     def _detach(self) -> None:
@@ -236,8 +243,7 @@ class UsbSerial:
             if self._transmitter is not None:
                 steps.callback(self._transmitter.stop)
             steps.callback(free_irq, self.irq, self)
-            if self._modem is not None:
-                steps.callback(self._modem.close)
+            steps.callback(self._modem.close)
             # nobody may still use the fd: its number will soon be another file's
             while any(ident != closer for ident in tuple(self.inside.values())):
                 self.quiet.wait()
@@ -260,11 +266,12 @@ class UsbSerial:
         """
         try:
             status = self.chip.status(irq)
+            got = bool(self._got)
             if status & OUT and self._tx_on:
                 self._tx_on = False
                 self._set_interest()
                 complete(self.tx_room)
-            if status & RX:
+            if status & RX or got:
                 self._drain(bool(status & GONE))
             # whatever the status is: the run before may have been cut short behind its drain
             if self.fifo.in_ != self.fifo.out and not completion_done(self.rx_ready):
@@ -272,13 +279,15 @@ class UsbSerial:
         except BaseException:
             self._cut_short()
             raise
-        return IRQ_HANDLED if status else IRQ_NONE
+        return IRQ_HANDLED if status or got else IRQ_NONE
 
     def _cut_short(self) -> None:
         """A signal handler raised on top of the ISR: who would have been woken is, and looks again.
 
         Of an Exception the core cannot tell that it is not the ISR's own, and does not run it again.
         """
+        if self._got:
+            self._account()
         if self.fifo.in_ != self.fifo.out:
             complete(self.rx_ready)
         complete(self.tx_room)
@@ -291,6 +300,8 @@ class UsbSerial:
 
     def _drain(self, hung_up: bool) -> None:
         reads = 0
+        if self._got:
+            self._account()  # a signal handler raised behind the read
         while self._gone is None:
             room = self.fifo.dma_in_prepare()
             if not room and not self._drop:
@@ -300,31 +311,19 @@ class UsbSerial:
                     return
                 continue
             segments = room or [self._scratch]
-            before = self.fifo.in_
-            count: list[int] = []
+            self._before = self._drains, self._dropped, self._filled(), bool(room)
+            got = 0
             try:
                 # read and remember in one C call: a signal handler may raise between any two
-                count.extend(map(os.readv, (self.port.fd,), (segments,)))
+                self._got.extend(map(os.readv, (self.port.fd,), (segments,)))
             except BlockingIOError:
                 return
             except OSError as exc:  # EIO: hung up
                 self._hangup(os.strerror(exc.errno or errno.EIO))
                 return
             finally:
-                if count:
-                    self._drains += 1
-                    if not room:
-                        self._dropped += count[0]
-                    else:
-                        try:
-                            self.fifo.dma_in_finish(count[0])
-                        except BaseException:
-                            if self.fifo.in_ == before and self._marked is None:
-                                self.fifo.dma_in_finish(count[0])  # it had not begun
-                            raise
-            got = count[0]
-            if room and tracepoint.ring is not None:
-                tracepoint.ring("kfifo_in", self.port.name, got, len(self.fifo))
+                if self._got:
+                    got = self._account()
             if not got:  # VMIN is 1, so nothing to read would be EAGAIN
                 self._hangup("hung up")
             reads += 1
@@ -339,6 +338,25 @@ class UsbSerial:
                 return
         # told again: who found it first may have been cut short, and the line may still be on
         self._hangup("hung up")
+
+    def _account(self) -> int:
+        """Put away what was read; give how much. A signal handler may cut it short, and the next run
+        then begins anew: so everything is set to what it will be, and nothing added to.
+        """
+        count = self._got[0]
+        drains, dropped, filled, has_room = self._before
+        self._drains = drains + 1
+        if has_room:
+            self.fifo.dma_in_finish(filled + count - self._filled())
+            if tracepoint.ring is not None:
+                tracepoint.ring("kfifo_in", self.port.name, count, len(self.fifo))
+        else:
+            self._dropped = dropped + count
+        self._got.clear()
+        return count
+
+    def _filled(self) -> int:
+        return self.fifo.in_ if self._marked is None else self._marked.raw
 
     def _throttle(self) -> bool:
         """Leave the rest in the tty. False if a reader made room meanwhile."""
@@ -380,6 +398,7 @@ class UsbSerial:
             complete_all(completion)
         if self.line_errors is not None:
             complete_all(self.line_errors.happened)
+        self._modem.wake()
 
     # process context
 
@@ -507,8 +526,6 @@ class UsbSerial:
     @property
     def modem(self) -> ModemLines:
         """The modem lines: records of their edges, how they are learned of, how late they may be."""
-        if self._modem is None:
-            self._modem = ModemLines(self)
         return self._modem
 
     def line_irq(self, line: str) -> int:
@@ -520,23 +537,40 @@ class UsbSerial:
         return self.modem.irq(line)
 
     def modem_lines(self) -> int:
-        """CTS, DSR, RI, DCD, DTR, RTS as they are now, as TIOCM_* bits. Unsupported, DeviceGone."""
+        """CTS, DSR, RI, DCD, DTR, RTS as they are now, as TIOCM_* bits.
+
+        Raises Unsupported, DeviceGone, and UDriverError if the transfer failed that asks the chip.
+        """
+        return inside(self, self._modem_lines)
+
+    def _modem_lines(self) -> int:
         if self._gone is None:
             try:
                 return self.port.modem_lines()
             except Unsupported:
                 raise
             except OSError as exc:
-                self._hangup(os.strerror(exc.errno or errno.EIO))
+                raise self._trouble(exc) from exc
         raise self._loss()
+
+    def _trouble(self, exc: OSError) -> Exception:
+        """What to raise for an ioctl that failed: the driver ends only if the tty has gone."""
+        if self.port.is_gone(exc):
+            self._hangup(str(exc.strerror))
+            return self._loss()
+        return UDriverError(
+            f"{self.port.path} does not tell of its modem lines ({exc.strerror}); "
+            "ask again, and plug it in again if that goes on"
+        )
 
     def wait_modem_lines(self, lines: int, timeout: float | None = None) -> int:
         """Wait until one of ``lines`` (TIOCM_* bits of inputs) changes; give all lines then.
 
-        A pulse that is over already is a change: the kernel counted it. Raises Unsupported where
-        the tty has no modem lines, Timeout and DeviceGone.
+        A pulse that is over already is a change: the kernel counted it. Raises ValueError if
+        ``lines`` has no input in it, Unsupported where the tty has no modem lines, Timeout, DeviceGone,
+        and UDriverError while the tty has not gone and yet does not tell.
         """
-        return self.modem.wait(lines, timeout)
+        return inside(self, self._modem.wait, lines, _deadline(timeout), timeout)
 
     def wait_line_errors(self, timeout: float | None = None) -> list[LineError]:
         """Wait for breaks and broken bytes; give those that nobody took yet, in order, at least one.
@@ -548,7 +582,11 @@ class UsbSerial:
             raise Unsupported(
                 f"{self.port.path}: line errors are marked with line_errors=True only"
             )
-        deadline = _deadline(timeout)
+        return inside(self, self._wait_line_errors, errors, _deadline(timeout), timeout)
+
+    def _wait_line_errors(
+        self, errors: LineErrors, deadline: float | None, timeout: float | None
+    ) -> list[LineError]:
         while not (taken := errors.take()):
             if self._gone is not None:
                 raise self._loss()
@@ -694,7 +732,6 @@ def _forked() -> None:
         driver._final_irq = irq_stat(driver.irq)
         driver._closed = True
         driver._attached = False
-        if driver._modem is not None:
-            driver._modem.abandon()
+        driver._modem.abandon()
         driver.port.abandon()
     _open_drivers.clear()

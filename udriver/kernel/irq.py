@@ -82,9 +82,6 @@ __all__ = [
 ]
 
 
-_setup_mutex = threading.RLock()  # request and free only: process context, never under a handler
-
-
 def request_irq(irq: int, handler: Handler, flags: int, name: str, dev_id: Any) -> None:
     """Put ``handler(irq, dev_id)`` on the line; it may run before this returns.
 
@@ -120,7 +117,7 @@ def request_threaded_irq(
         raise ValueError(f"irq {irq} ({name}): IRQF_SHARED needs a dev_id and no IRQF_NO_AUTOEN")
     action = IrqAction(handler, thread_fn, flags, name, dev_id)
     try:
-        with _setup_mutex:
+        with desc.request_mutex:
             _check_sharing(desc, action)
             _prepare_line(desc, flags & IRQF_TRIGGER_MASK)
             if thread_fn is not None:
@@ -134,7 +131,8 @@ def request_threaded_irq(
         if desc.chip is not None and not desc.disables:
             desc.chip.irq_unmask(irq)
     except BaseException:
-        _end(desc, action, _take_off(desc, action))
+        with desc.request_mutex:
+            _end(desc, action, _take_off(desc, action))
         raise
 
 
@@ -176,11 +174,13 @@ def _ask_chip(desc: IrqDesc, operation: str, *arguments: int) -> None:
 def free_irq(irq: int, dev_id: Any) -> str | None:
     """Take the handler of ``dev_id`` off the line and wait until it runs nowhere; give its name.
 
+    Who else requests or frees this line waits until it is done; its own thread_fn must not.
+
     Context: Process context. May sleep.
     """
     might_sleep("free_irq")
     desc = irq_to_desc(irq)
-    with _setup_mutex:
+    with desc.request_mutex:
         for action in desc.actions:
             if action.dev_id is dev_id:
                 break
@@ -189,20 +189,20 @@ def free_irq(irq: int, dev_id: Any) -> str | None:
             return None
         if threading.current_thread() is action.thread:
             raise ContextError(f"free_irq({irq}) from its own thread_fn would wait for itself")
-        was_on = _take_off(desc, action)
-    _end(desc, action, was_on)
+        # held to the end, as __free_irq() does: whoever requests the line meanwhile would find it with
+        # the trigger and the depth of the one who goes
+        _end(desc, action, _take_off(desc, action))
     return action.name
 
 
 def _take_off(desc: IrqDesc, action: IrqAction) -> bool:
     """Whether it was on the line."""
-    with _setup_mutex:
-        if action not in desc.actions:
-            return False
-        desc.actions = tuple(other for other in desc.actions if other is not action)
-        if not desc.actions and desc.chip is not None:
-            desc.chip.irq_mask(desc.irq)
-        return True
+    if action not in desc.actions:
+        return False
+    desc.actions = tuple(other for other in desc.actions if other is not action)
+    if not desc.actions and desc.chip is not None:
+        desc.chip.irq_mask(desc.irq)
+    return True
 
 
 def _end(desc: IrqDesc, action: IrqAction, was_on: bool) -> None:
@@ -215,10 +215,9 @@ def _end(desc: IrqDesc, action: IrqAction, was_on: bool) -> None:
             action.thread.join()
         except RuntimeError:
             pass  # its start was cut short: if it begins at all, it finds that it is to stop
-    with _setup_mutex:
-        if was_on and not desc.actions:
-            desc.disables.clear()
-        _release_line(desc)
+    if was_on and not desc.actions:
+        desc.disables.clear()
+    _release_line(desc)
 
 
 def _irq_thread(desc: IrqDesc, action: IrqAction) -> None:

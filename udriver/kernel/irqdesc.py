@@ -161,6 +161,9 @@ class IrqDesc:
         self.name = name
         self.chip = chip
         self.actions: tuple[IrqAction, ...] = ()  # replaced as a whole: handlers run at any time
+        # of request and free, process context only. One for each line and not one for all: a chip that
+        # is asked for resources may itself request the line it hangs on, under a lock of its own
+        self.request_mutex = threading.RLock()
         self.disables: deque[None] = (
             deque()
         )  # its length is the kernel's depth; one call changes it
