@@ -366,8 +366,9 @@ class UsbSerial:
         Up to the kfifo's size they stay there for the next read. Of a longer read the exception,
         KeyboardInterrupt included, has in ``partial`` what was taken out meanwhile.
         """
-        _checked(size)
-        deadline = _deadline(timeout)
+        return self._read_exactly(_checked(size), _deadline(timeout), timeout)
+
+    def _read_exactly(self, size: int, deadline: float | None, timeout: float | None) -> bytes:
         turn = self._read_turn
         if size <= self.fifo.size:
             return in_turn(
@@ -425,9 +426,11 @@ class UsbSerial:
 
     def transact(self, data: bytes, size: int, timeout: float | None = None) -> bytes:
         """Write ``data``, then read exactly ``size`` bytes of answer, both within ``timeout``."""
+        _checked(size)
         deadline = _deadline(timeout)
-        self.write(data, timeout)
-        return self.readexactly(size, None if deadline is None else max(0.0, deadline - _now()))
+        view = memoryview(data)
+        in_turn(self, self._write_turn, deadline, "write", self._write_all, view, deadline, timeout)
+        return self._read_exactly(size, deadline, timeout)
 
     def flush(self, timeout: float | None = None) -> None:
         """Sleep until the hardware FIFO has drained: the last bit written is on the wire.
