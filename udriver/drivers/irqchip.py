@@ -248,11 +248,8 @@ class SelectChip(_EpollChip):
         return self._thread if self._started else None
 
     def _loop(self) -> None:
-        epoll, stop_fd = self._epoll, self._stop_fd
-        while True:
-            ready = epoll.poll()
-            if any(fd == stop_fd for fd, _ in ready):
-                return
+        epoll, stop = self._epoll, (self._stop_fd, select.EPOLLIN)
+        while stop not in (ready := epoll.poll()):
             self._raise(ready)
 
 
