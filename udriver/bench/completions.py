@@ -8,7 +8,7 @@ import statistics
 import threading
 import time
 import timeit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -100,13 +100,13 @@ PLAYERS = {
     "eventfd": partial(_pair, least.eventfd),
     "eventfd in epoll": partial(_pair, least.eventfd_in_epoll),
 }
-LEAST = ("eventfd", "eventfd in epoll", "lock")
+LEAST = ("eventfd", "eventfd in epoll")
 
 
-def _ping_pong(count: int, *, on_main: bool, apart: bool = False) -> dict[str, float]:
-    return {
-        name: _play(make(), count, on_main=on_main, apart=apart) for name, make in PLAYERS.items()
-    }
+def _ping_pong(
+    who: Iterable[str], count: int, *, on_main: bool, apart: bool = False
+) -> dict[str, float]:
+    return {name: _play(PLAYERS[name](), count, on_main=on_main, apart=apart) for name in who}
 
 
 @contextmanager
@@ -121,18 +121,21 @@ def _one_cpu() -> Iterator[None]:
 
 
 def completion_rows(rounds: int, count: int) -> list[Row]:
-    """Post and take ``count`` times a round; a tenth of that in ping-pong."""
+    """Post and take ``count`` times a round; a fiftieth of that in ping-pong."""
     still = [_uncontended(count) for _ in range(rounds)]
 
-    def play(**how: bool) -> list[dict[str, float]]:
-        return [_ping_pong(count // 10, **how) for _ in range(rounds)]
+    def play(*more: str, **how: bool) -> list[dict[str, float]]:
+        return [
+            _ping_pong(("completion", "lock", "Event", *more), count // 50, **how)
+            for _ in range(rounds)
+        ]
 
     places = {"two threads": play(on_main=False), "main and a thread": play(on_main=True)}
     with _one_cpu():
-        near = {"two threads on one CPU": play(on_main=False)}
+        near = {"two threads on one CPU": play(*LEAST, on_main=False)}
     far = {}
     if len(os.sched_getaffinity(0)) > 1:
-        far = {"two threads on two CPUs": play(on_main=False, apart=True)}
+        far = {"two threads on two CPUs": play(*LEAST, on_main=False, apart=True)}
     rows = [
         _row("complete() + try, uncontended", still, "lock", 2.0),
         _row("complete() + try, uncontended", still, "Event", 0.15),
@@ -144,7 +147,7 @@ def completion_rows(rounds: int, count: int) -> list[Row]:
         rows += [
             _row(f"ladder, least: {who}, {place}", results, theirs, None, who)
             for place, results in (near | far).items()
-            for who in LEAST
+            for who in (*LEAST, "lock")
             if who != theirs
         ]
     return rows
