@@ -80,6 +80,8 @@ class FdIrqChip:
     """
 
     name: str
+    looks = False
+    """Whether resample() takes what is raised itself, so that to call it again is a way to wait."""
 
     def __init__(self) -> None:
         self._sources: dict[int, _Source] = {}
@@ -261,6 +263,7 @@ class InlineChip(_EpollChip):
     """
 
     name = "inline"
+    looks = True
 
     def __init__(self) -> None:
         super().__init__()
