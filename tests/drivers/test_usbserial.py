@@ -26,7 +26,8 @@ import pytest
 from tests.drivers.conftest import BarePty
 from tests.rungs import Quirk, without
 from udriver import UsbSerial
-from udriver.drivers.irqchip import IRQCHIPS
+from udriver.drivers import usbserial
+from udriver.drivers.irqchip import IRQCHIPS, InlineChip
 from udriver.drivers.port import Port
 from udriver.errors import Busy, DeviceGone, Timeout, UDriverError
 from udriver.kernel import sched
@@ -101,6 +102,61 @@ def test_a_line_longer_than_the_kfifo_comes_in_pieces(
 
 def test_transact(driver: UsbSerial) -> None:
     assert [driver.transact(bytes([n]), 1, 5) for n in range(50)] == [bytes([n]) for n in range(50)]
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
+    """What each look of the inline chip does first; the last one stays."""
+    steps: list[Callable[[], object]] = [int]
+    resample = InlineChip.resample
+
+    def look(chip: InlineChip, irq: int) -> None:
+        (steps.pop(0) if len(steps) > 1 else steps[0])()
+        resample(chip, irq)
+
+    monkeypatch.setattr(InlineChip, "resample", look)
+    return steps
+
+
+def test_inline_an_answer_that_comes_at_once_is_looked_for_and_not_slept_for(
+    looks: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usbserial, "LOOK_NS", 10**10)
+    device = BarePty()
+    with UsbSerial.open(device.path, irqchip="inline") as driver:
+        with pytest.raises(Timeout):
+            driver.read(timeout=0)  # its task is made
+        slept = sched.active().current().nvcsw
+        looks[:] = [int, int, lambda: device.push(b"pong"), int]
+        assert driver.transact(b"ping", 4, 5) == b"pong"
+        assert sched.active().current().nvcsw == slept
+    device.close()
+
+
+def test_inline_an_answer_that_never_comes_at_once_is_looked_for_more_and_more_seldom(
+    looks: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[int] = []
+    looked: list[int] = []
+    monkeypatch.setattr(usbserial, "LOOK_NS", -1)
+    look = UsbSerial._look
+    monkeypatch.setattr(
+        UsbSerial, "_look", lambda driver, size: (looked.append(len(tried)), look(driver, size))
+    )
+    device = BarePty()
+    with UsbSerial.open(device.path, irqchip="inline") as driver:
+        while len(tried) < 40:
+            with pytest.raises(Timeout):
+                driver.transact(b"?", 1, 0)
+            tried.append(1)
+        assert looked == [0, 3, 8, 17, 34]
+        looked.clear()
+        looks[:] = [int, int, lambda: device.push(b"!"), int]
+        monkeypatch.setattr(usbserial, "LOOK_NS", 10**10)
+        driver._unlooked = 0
+        assert driver.transact(b"?", 1, 5) == b"!"
+        assert driver._next_unlooked == 2  # and from there on it is looked for at once again
+    device.close()
 
 
 def test_inline_a_reader_takes_what_is_there_and_does_not_sleep() -> None:

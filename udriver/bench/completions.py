@@ -8,10 +8,13 @@ import statistics
 import threading
 import time
 import timeit
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
+from udriver.bench import least
+from udriver.bench.least import Ends
 from udriver.bench.rows import Row
 from udriver.kernel.completion import (
     Completion,
@@ -44,45 +47,27 @@ def _uncontended(count: int) -> dict[str, float]:
     }
 
 
-Side = tuple[Callable[[], object], Callable[[], object]]
-"""How one end posts, and how it waits."""
+def _completion() -> Ends:
+    x = Completion("ball")
+    return x.complete, lambda: wait_for_completion(x)
 
 
-def _locks() -> tuple[Side, Side]:
-    ping, pong = threading.Lock(), threading.Lock()
-    ping.acquire()
-    pong.acquire()
-    return (ping.release, pong.acquire), (pong.release, ping.acquire)
+def _pair(ends: Callable[[], Ends]) -> tuple[Ends, Ends]:
+    (ping, take_ping), (pong, take_pong) = ends(), ends()
+    return (ping, take_pong), (pong, take_ping)
 
 
-def _events() -> tuple[Side, Side]:
-    ping, pong = threading.Event(), threading.Event()
+def _play(sides: tuple[Ends, Ends], count: int, *, on_main: bool, apart: bool = False) -> float:
+    """Seconds for a ball there and back; one end on the main thread, or both on threads.
 
-    def take(event: threading.Event) -> Callable[[], None]:
-        def wait() -> None:
-            event.wait()
-            event.clear()
-
-        return wait
-
-    return (ping.set, take(pong)), (pong.set, take(ping))
-
-
-def _completions() -> tuple[Side, Side]:
-    ping, pong = Completion("ping"), Completion("pong")
-
-    def take(x: Completion) -> Callable[[], None]:
-        return lambda: wait_for_completion(x)
-
-    return (ping.complete, take(pong)), (pong.complete, take(ping))
-
-
-def _play(sides: tuple[Side, Side], count: int, *, on_main: bool) -> float:
-    """Seconds for a ball there and back; one end on the main thread, or both on threads."""
+    ``apart``: each end stays on a CPU of its own; without, they are where the scheduler puts them.
+    """
     (post, wait), (post_back, wait_back) = sides
     took: list[float] = []
 
     def serve() -> None:
+        if apart:
+            os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # 0: this thread
         before = time.perf_counter()
         for _ in range(count):
             post()
@@ -90,6 +75,8 @@ def _play(sides: tuple[Side, Side], count: int, *, on_main: bool) -> float:
         took.append((time.perf_counter() - before) / count)
 
     def give_back() -> None:
+        if apart:
+            os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
         for _ in range(count):
             wait_back()
             post_back()
@@ -106,11 +93,20 @@ def _play(sides: tuple[Side, Side], count: int, *, on_main: bool) -> float:
     return took[0]
 
 
-PLAYERS = {"lock": _locks, "Event": _events, "completion": _completions}
+PLAYERS = {
+    "lock": partial(_pair, least.lock),
+    "Event": partial(_pair, least.event),
+    "completion": partial(_pair, _completion),
+    "eventfd": partial(_pair, least.eventfd),
+    "eventfd in epoll": partial(_pair, least.eventfd_in_epoll),
+}
+LEAST = ("eventfd", "eventfd in epoll")
 
 
-def _ping_pong(count: int, *, on_main: bool) -> dict[str, float]:
-    return {name: _play(make(), count, on_main=on_main) for name, make in PLAYERS.items()}
+def _ping_pong(
+    who: Iterable[str], count: int, *, on_main: bool, apart: bool = False
+) -> dict[str, float]:
+    return {name: _play(PLAYERS[name](), count, on_main=on_main, apart=apart) for name in who}
 
 
 @contextmanager
@@ -125,31 +121,51 @@ def _one_cpu() -> Iterator[None]:
 
 
 def completion_rows(rounds: int, count: int) -> list[Row]:
-    """Post and take ``count`` times a round; a tenth of that in ping-pong."""
+    """Post and take ``count`` times a round; a fiftieth of that in ping-pong."""
     still = [_uncontended(count) for _ in range(rounds)]
-    threads = [_ping_pong(count // 10, on_main=False) for _ in range(rounds)]
-    main = [_ping_pong(count // 10, on_main=True) for _ in range(rounds)]
+
+    def play(*more: str, **how: bool) -> list[dict[str, float]]:
+        return [
+            _ping_pong(("completion", "lock", "Event", *more), count // 50, **how)
+            for _ in range(rounds)
+        ]
+
+    places = {"two threads": play(on_main=False), "main and a thread": play(on_main=True)}
     with _one_cpu():
-        near = [_ping_pong(count // 10, on_main=False) for _ in range(rounds)]
-    return [
+        near = {"two threads on one CPU": play(*LEAST, on_main=False)}
+    far = {}
+    if len(os.sched_getaffinity(0)) > 1:
+        far = {"two threads on two CPUs": play(*LEAST, on_main=False, apart=True)}
+    rows = [
         _row("complete() + try, uncontended", still, "lock", 2.0),
         _row("complete() + try, uncontended", still, "Event", 0.15),
-        _row("ping-pong, two threads", threads, "lock", 1.1),
-        _row("ping-pong, two threads", threads, "Event", 0.6),
-        _row("ping-pong, two threads on one CPU", near, "lock", None),
-        _row("ping-pong, two threads on one CPU", near, "Event", None),
-        _row("ping-pong, main and a thread", main, "lock", None),
-        _row("ping-pong, main and a thread", main, "Event", None),
     ]
+    for theirs, bar in (("lock", 1.1), ("Event", 0.6)):
+        for place, results in (places | near | far).items():
+            limit = bar if place == "two threads" else None
+            rows.append(_row(f"ping-pong, {place}", results, theirs, limit))
+        rows += [
+            _row(f"ladder, least: {who}, {place}", results, theirs, None, who)
+            for place, results in (near | far).items()
+            for who in (*LEAST, "lock")
+            if who != theirs
+        ]
+    return rows
 
 
-def _row(figure: str, results: list[dict[str, float]], theirs: str, limit: float | None) -> Row:
+def _row(
+    figure: str,
+    results: list[dict[str, float]],
+    theirs: str,
+    limit: float | None,
+    ours: str = "completion",
+) -> Row:
     return Row(
         figure,
         theirs,
-        statistics.median(result["completion"] / result[theirs] for result in results),
+        statistics.median(result[ours] / result[theirs] for result in results),
         limit=limit,
-        ours=statistics.median(result["completion"] for result in results) * 1e6,
+        ours=statistics.median(result[ours] for result in results) * 1e6,
         theirs=statistics.median(result[theirs] for result in results) * 1e6,
         unit="us",
     )

@@ -10,6 +10,8 @@ which on a pty is nearly always: the far end often runs on the CPU that wrote, i
 way with one is what it takes on an adapter, whose answer is a millisecond away. It cannot be left
 out: a blocking read(2), as the floor's, can be ended by no complete(), no unplug and no deadline.
 
+Rungs named ``least`` have none of it (least.py): what a bar leaves above them is the room there is.
+
 With a second thread the floor is what people write by hand. Each call that lets go of the GIL, a sleep or
 a wake-up of a sleeper, is a chance for the other thread to take it, and then it is waited for.
 """
@@ -24,7 +26,9 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 
+from udriver.bench import least
 from udriver.bench.floor import bare_fd, bare_trips, select_thread_trips
+from udriver.bench.least import Ends
 from udriver.bench.rounds import Block, Contestant, take_turns, timed
 from udriver.bench.roundtrip import BY_HAND, FRAME, driver_trips
 from udriver.bench.rows import Row
@@ -45,8 +49,6 @@ from udriver.kernel.kfifo import Kfifo
 __all__ = ["ladder_rows"]
 
 Take = Callable[[], bytes]
-Ends = tuple[Callable[[], object], Callable[[], object]]
-"""How the one thread tells, and how the other waits."""
 
 
 @contextmanager
@@ -197,16 +199,6 @@ def _thread(path: str, ends: Callable[[], Ends]) -> Iterator[Block]:
         yield partial(timed, trip)
 
 
-def _event() -> Ends:
-    event = threading.Event()
-
-    def wait() -> None:
-        event.wait()
-        event.clear()
-
-    return event.set, wait
-
-
 def _completion(timeout: float | None) -> Ends:
     x = Completion("ladder")
     return x.complete, partial(x.wait, timeout)
@@ -214,6 +206,7 @@ def _completion(timeout: float | None) -> Ends:
 
 Way = dict[str, Callable[[str], AbstractContextManager[Block]]]
 ALONE: Way = {
+    "least: epoll, completion": least.sleep_and_complete,
     "sleeps: epoll": _epoll,
     "sleeps: and the wakeup fd": _wakeup_fd,
     "looks": _look,
@@ -223,7 +216,10 @@ ALONE: Way = {
     "the driver, inline": partial(driver_trips, frame=FRAME, irqchip="inline"),
 }
 THREAD: Way = {
-    "thread: epoll, Event": partial(_thread, ends=_event),
+    "least: read, eventfd": partial(least.read_thread, ends=least.eventfd),
+    "least: read, lock": partial(least.read_thread, ends=least.lock),
+    "least: epoll, eventfd": partial(_thread, ends=least.eventfd_in_epoll),
+    "thread: epoll, Event": partial(_thread, ends=least.event),
     "thread: a completion": partial(_thread, ends=partial(_completion, None)),
     "thread: and a deadline": partial(_thread, ends=partial(_completion, 5.0)),
     "the driver, select": partial(driver_trips, frame=FRAME, irqchip="select"),

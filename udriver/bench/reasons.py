@@ -60,9 +60,11 @@ def _what(budget: Budget) -> str:
 
 def _rungs(row: Row, ours: str, rows: Sequence[Row]) -> str:
     """The same way rebuilt a layer at a time, if the row is about a way that has a ladder."""
-    if not row.figure.startswith("round trip") or ours == "signal":
+    if ours == "signal":
         return ""
-    floor = "bare" if ours == "inline" else "select thread + Event"
+    floor = row.against
+    if row.figure.startswith("round trip"):
+        floor = "bare" if ours == "inline" else "select thread + Event"
     rungs = [
         f"{rung.figure.removeprefix(LADDER).removesuffix(', p50')} {rung.value:.2f}"
         for rung in rows

@@ -81,6 +81,8 @@ class FdIrqChip:
     """
 
     name: str
+    looks = False
+    """Whether resample() takes what is raised itself, so that to call it again is a way to wait."""
 
     def __init__(self) -> None:
         self._sources: dict[int, _Source] = {}
@@ -255,9 +257,8 @@ class _Seat:
 
     def __init__(self) -> None:
         self.epoll = select.epoll()
-        self.leader: dict[
-            int, ThreadTask
-        ] = {}  # of one item: setdefault() takes the seat and says whose
+        # of one item: setdefault() takes the seat and says whose it is
+        self.leader: dict[int, ThreadTask] = {}
         self.followers: dict[ThreadTask, None] = {}
         self._over = False
         self._sitter: weakref.ref[ThreadTask] | None = None
@@ -317,6 +318,7 @@ class InlineChip(_EpollChip):
     """
 
     name = "inline"
+    looks = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -61,6 +61,10 @@ RX = IN | GONE
 # half a tty's buffer: behind a read of so many bytes there is more, if a stream is coming
 MORE = 2048
 MOST_READS = 64  # in one interrupt, as NAPI's weight: the chip's other lines wait meanwhile
+# as KVM's halt_poll_ns: an answer that comes sooner costs less looked for than slept for, and one that
+# does not is looked for again after 2, 4, 8 ... transactions
+LOOK_NS = 100_000
+MOST_UNLOOKED = 1024
 OnFull = Literal["throttle", "drop"]
 
 
@@ -135,6 +139,7 @@ class UsbSerial:
         self.quiet = Completion(f"{port.name} quiet")
         self._dropped = self._drains = self._throttles = self._written = 0
         self._read = 0
+        self._unlooked, self._next_unlooked = 0, 2
         self._scratch = memoryview(bytearray(4096))
         self._got: list[int] = []  # of a read that is not accounted for; it began with this:
         self._before = 0, 0, 0, False
@@ -490,9 +495,36 @@ class UsbSerial:
 
     def transact(self, data: bytes, size: int, timeout: float | None = None) -> bytes:
         """Write ``data``, then read exactly ``size`` bytes of answer, both within ``timeout``."""
+        _checked(size)
         deadline = _deadline(timeout)
-        self.write(data, timeout)
-        return self.readexactly(size, None if deadline is None else max(0.0, deadline - _now()))
+        view = memoryview(data)
+        in_turn(self, self._write_turn, deadline, "write", self._write_all, view, deadline, timeout)
+        body = self._answer if size <= self.fifo.size else self._read_long
+        return in_turn(self, self._read_turn, deadline, "read", body, size, deadline, timeout)
+
+    def _answer(self, size: int, deadline: float | None, timeout: float | None) -> bytes:
+        if not self.chip.looks:
+            pass
+        elif self._unlooked:
+            self._unlooked -= 1
+        else:
+            self._look(size)
+        return self._read_some(size, size, deadline, timeout)
+
+    def _look(self, size: int) -> None:
+        """Take interrupts until ``size`` bytes are there, without a sleep, for LOOK_NS at most."""
+        fifo = self.fifo
+        self.chip.resample(self.irq)
+        if fifo.in_ - fifo.out >= size:
+            return  # it was there already, which says nothing of a longer look
+        until = time.monotonic_ns() + LOOK_NS
+        while fifo.in_ - fifo.out < size:
+            if self._gone is not None or time.monotonic_ns() > until:
+                self._unlooked = self._next_unlooked
+                self._next_unlooked = min(2 * self._unlooked, MOST_UNLOOKED)
+                return
+            self.chip.resample(self.irq)
+        self._next_unlooked = 2
 
     def flush(self, timeout: float | None = None) -> None:
         """Sleep until the hardware FIFO has drained: the last bit written is on the wire.

@@ -26,6 +26,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from functools import partial
 from itertools import chain, islice, repeat
+from math import ceil
 from operator import call, length_hint
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, Self
 
@@ -283,7 +284,7 @@ def _seconds_to_jiffies(timeout: float | None) -> int:
         return MAX_SCHEDULE_TIMEOUT
     if not timeout >= 0:
         raise ValueError(f"timeout is a number of seconds >= 0, not {timeout}")
-    return min(-int(-timeout * HZ // 1), MAX_SCHEDULE_TIMEOUT) if timeout < 2**32 else LONG_MAX
+    return ceil(timeout * HZ) if timeout < 2**32 else MAX_SCHEDULE_TIMEOUT
 
 
 # include/linux/completion.h

@@ -151,7 +151,7 @@ class Task:
                 pending.extend(self.pending)
                 self.pending = pending
             active().wake_up_process(self)
-        elif not self.syscall_depth:  # a system call of its own: its signals are handled
+        elif self.pending and not self.syscall_depth:  # a system call of its own: they are handled
             self.pending = [sig for sig in self.pending if isinstance(sig, BaseException)]
 
     def __repr__(self) -> str:

@@ -336,39 +336,38 @@ class ThreadScheduler:
         task.nvcsw += 1
         if tracepoint.ring is not None:
             tracepoint.ring("sched_switch", task.comm, task.state)
-        expires = _expiry(task, timeout)
-        left = timeout
-        while not task.sleep(_seconds_until(expires), self.idle):
-            left = _jiffies_until(expires)
-            if not left or self.signal_pending_state(task.state, task):
-                break
+        if timeout < MAX_SCHEDULE_TIMEOUT:
+            left = self._sleep_until(task, _expiry(task, timeout))
         else:
-            left = _jiffies_until(expires)
-        task.timer = None if expires is None else (left, expires)
+            left, task.timer = MAX_SCHEDULE_TIMEOUT, None
+            while not task.sleep(None, self.idle):
+                if self.signal_pending_state(task.state, task):
+                    break
         if tracepoint.ring is not None:
             tracepoint.ring("sched_waking", task.comm, left)
         return left
 
+    def _sleep_until(self, task: ThreadTask, expires: int) -> int:
+        while True:
+            woken = task.sleep(_seconds_until(expires), self.idle)
+            left = _jiffies_until(expires)
+            if woken or not left or self.signal_pending_state(task.state, task):
+                task.timer = (left, expires)
+                return left
 
-def _expiry(task: ThreadTask, timeout: int) -> int | None:
-    if timeout >= MAX_SCHEDULE_TIMEOUT:
-        return None
+
+def _expiry(task: ThreadTask, timeout: int) -> int:
     if task.timer is not None and task.timer[0] == timeout:
         return task.timer[1]  # the same wait sleeps on: jiffies alone would round up once more
     return (-(-time.monotonic_ns() // NSEC_PER_JIFFY) + timeout) * NSEC_PER_JIFFY
 
 
-def _seconds_until(expires: int | None) -> float | None:
-    if expires is None:
-        return None
-    return min(max(0.0, (expires - time.monotonic_ns()) / 1e9), EPOLL_MAX)
+def _seconds_until(expires: int) -> float:
+    left = expires - time.monotonic_ns()
+    return min(left / 1e9, EPOLL_MAX) if left > 0 else 0.0
 
 
-def _jiffies_until(expires: int | None) -> int:
+def _jiffies_until(expires: int) -> int:
     """0 only when it is past."""
-    if expires is None:
-        return MAX_SCHEDULE_TIMEOUT
-    now = time.monotonic_ns()
-    if now >= expires:
-        return 0
-    return max(1, (expires - now) // NSEC_PER_JIFFY)
+    left = expires - time.monotonic_ns()
+    return (left // NSEC_PER_JIFFY or 1) if left > 0 else 0
