@@ -25,7 +25,7 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KILL_GRACE_S = 10.0
 
 
-def environment(results: Path) -> dict[str, str]:
+def environment(results: Path, machine: str) -> dict[str, str]:
     """What every command finds in its environment: this interpreter and the checkout."""
     # Not resolved: the folder of a venv's `python`, not of what that is a link to.
     programs = Path(sys.executable).parent
@@ -35,7 +35,7 @@ def environment(results: Path) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'hw'}",
         "UDRIVER_RESULTS": str(results),
-        "UDRIVER_IN_VM": "1",
+        "UDRIVER_IN_VM": machine,
     }
 
 

@@ -114,6 +114,9 @@ class Sleeper(threading.Thread):
 
 def asleep_in(thread: Sleeper, where: str) -> None:
     """Wait until the thread sleeps in a kernel function of that name."""
+    if os.environ.get("UDRIVER_IN_VM") == "uml":
+        time.sleep(0.05)  # no wchan there; but in virtual time whoever can run has run by then
+        return
     end = time.monotonic() + DEADLINE
     while where not in Path(f"/proc/self/task/{thread.native_id}/wchan").read_text():
         assert time.monotonic() < end
