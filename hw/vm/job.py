@@ -57,7 +57,8 @@ class Reports:
         self._status: dict[int, int] = {}
         self._gone = False
         self.ready_uptime: float | None = None  # seconds since the guest kernel's start
-        threading.Thread(target=self._read, name="reports", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name="reports", daemon=True)
+        self._reader.start()
 
     def wait_ready(self, timeout: float) -> bool:
         """Whether the guest said it is ready, within the time or before it died."""
@@ -76,6 +77,15 @@ class Reports:
     def kill(self, number: int) -> None:
         """SIGKILL to all that the job started."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of the socket; the reader is gone on return."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes it
+        except OSError:
+            pass
+        self._reader.join()
+        self._socket.close()
 
     def _read(self) -> None:
         try:

@@ -168,6 +168,13 @@ class Boot(Reports):
         """What the kernel and its first process said."""
         return self._said.read_text(errors="replace").replace("\r", "")
 
+    def status(self, number: int, timeout: float | None) -> int | None:
+        """The job's exit status; with it the guest has ended, and nothing of it is left."""
+        status = super().status(number, timeout)
+        if status is not None:
+            self.stop()
+        return status
+
     def kill(self, number: int) -> None:
         """The job is the guest, and the guest a process."""
         self.process.stop()
@@ -175,15 +182,11 @@ class Boot(Reports):
             self._status.setdefault(number, _KILLED)
 
     def stop(self) -> None:
-        """End the kernel if it has not ended, and let go of its socket."""
+        """End the kernel if it has not ended; harmless twice."""
         if self._status:  # it has said its last word, and is about to
             self.process.ending(_ENDING_S)
         self.process.stop()
-        try:
-            self._socket.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads it
-        except OSError:
-            pass
-        self._socket.close()
+        self.close()
 
 
 def _quoted(name: str, path: Path) -> str:
