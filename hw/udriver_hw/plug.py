@@ -32,9 +32,6 @@ PLANNED = ("cp210x", "cdc_acm")  # names that will be there
 SKIPPED = 77
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WIRINGS = ("jumper", "echo", "null-modem")
-# The thread that serves hands over to the desk after 10 us and not after 5 ms: while bytes go round it
-# does not sleep, and in a guest's virtual time, which work takes none of, 5 ms would be for ever.
-SWITCH_INTERVAL = 1e-5
 
 
 def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -54,7 +51,6 @@ def _arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve until end of file, SIGTERM or Ctrl-C; the exit status is 0, 143 or 130."""
     arguments = _arguments(argv)
-    sys.setswitchinterval(SWITCH_INTERVAL)
     if arguments.chip not in CHIPS:
         print(f"plug: there is no model of {arguments.chip} yet; ft232r is there", file=sys.stderr)
         return SKIPPED
@@ -103,6 +99,9 @@ def _wired(arguments: argparse.Namespace) -> list[UsbSerial]:
 
 
 def _serve(plugged: Plugged) -> int:
+    # The thread that serves lets the desk in after 10 us, not 5 ms: while bytes go round it does not
+    # sleep, and in a guest's virtual time, of which work takes none, 5 ms would be for ever.
+    sys.setswitchinterval(1e-5)
     print(*plugged.plug(), flush=True)
     desk = Desk(plugged)
     with os.fdopen(0, "rb", closefd=False) as commands:
