@@ -184,9 +184,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Which rung; on a port of one's own it is the plugin's --udriver-port."""
     parser.addoption(
         "--udriver-rung",
-        choices=("pty", "qemu", "all"),
+        choices=("pty", "qemu", "uml", "all"),
         default="pty",
-        help="where the tests run: on ptys, on a real kernel in a VM, or on both",
+        help="where the tests run: on ptys, on a real kernel in QEMU or as a process, or on all",
     )
 
 
@@ -206,8 +206,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """On one rung only the tests that are about it; the others learn nothing there."""
     if config.getoption("--udriver-port"):
         wanted = ABOUT_A_DEVICE
-    elif config.getoption("--udriver-rung") == "qemu":
-        wanted = {"rung_qemu"}
+    elif (chosen := config.getoption("--udriver-rung")) in ("qemu", "uml"):
+        wanted = {f"rung_{chosen}"}
     else:
         return
     kept = [item for item in items if wanted & set(getattr(item, "fixturenames", ()))]
