@@ -19,6 +19,7 @@ from typing import NoReturn
 
 from udriver_hw import vhci
 from udriver_hw.chips.cable import FarEnd, Jumpered, NullModem
+from udriver_hw.chips.cp210x import Cp210x
 from udriver_hw.chips.firmware import Echo, Script, parse_script
 from udriver_hw.chips.ft232r import Ft232r
 from udriver_hw.chips.usb_serial import UsbSerial
@@ -27,8 +28,9 @@ from udriver_hw.plugged import Plugged
 
 __all__ = ["CHIPS", "main"]
 
-CHIPS: dict[str, Callable[..., UsbSerial]] = {"ft232r": Ft232r}  # by the names of --usb
-PLANNED = ("cp210x", "cdc_acm")  # names that will be there
+# by the names of --usb
+CHIPS: dict[str, Callable[..., UsbSerial]] = {"ft232r": Ft232r, "cp210x": Cp210x}
+PLANNED = ("cdc_acm",)  # names that will be there
 SKIPPED = 77
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 WIRINGS = ("jumper", "echo", "null-modem")
@@ -52,7 +54,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Serve until end of file, SIGTERM or Ctrl-C; the exit status is 0, 143 or 130."""
     arguments = _arguments(argv)
     if arguments.chip not in CHIPS:
-        print(f"plug: there is no model of {arguments.chip} yet; ft232r is there", file=sys.stderr)
+        print(
+            f"plug: there is no model of {arguments.chip} yet; {', '.join(CHIPS)} are there",
+            file=sys.stderr,
+        )
         return SKIPPED
     try:
         _wired(arguments)

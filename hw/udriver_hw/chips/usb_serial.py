@@ -30,6 +30,26 @@ class UsbSerial(Function):
         super().__init__(*strings)
         self.dte = Dte(fed=fed, kept=kept, paced=paced)
         self.cable: Cable = Jumpered(self.dte)
+        self._full = False  # the last packet was: the host's transfer goes on
+
+    def on_out(self, address: int, data: bytes, now: int) -> int:
+        """Whole packets, as many as there is room for."""
+        size = self.endpoints[address]
+        taken = 0
+        while taken < len(data):
+            packet = data[taken : taken + size]
+            if self.dte.uart.tx.room < len(packet):
+                break
+            taken += self.dte.write(packet, now)
+        return taken
+
+    def ended(self, address: int, data: bytes) -> bytes | None:
+        """``data`` as a packet, None if there is none, or one without data behind a full one.
+
+        A host's transfer ends with a short packet: without that its driver would wait for more.
+        """
+        owed, self._full = self._full, len(data) == self.endpoints[address]
+        return data if data or owed else None
 
     def advance(self, now: int) -> None:
         """Let characters move. Raises firmware.Unplugged."""
@@ -46,7 +66,7 @@ class UsbSerial(Function):
             "configuration": self.configuration,
             "baudrate": round(framing.baudrate),
             "format": f"{framing.databits}{dte.parity}{framing.stopbits:g}",
-            "flow": dte.flow.value,
+            "flow": str(dte.flow),
             "dtr": dte.dtr,
             "rts": dte.rts,
             "break": dte.breaking,
