@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from udriver_hw.chips.cable import Jumpered
+from udriver_hw.chips.cdc_acm import CdcAcm
 from udriver_hw.chips.cp210x import Cp210x
 from udriver_hw.chips.ft232r import Ft232r
 from udriver_hw.chips.usb import Setup, Stall
@@ -65,6 +66,12 @@ class Host:
         self.chip.advance(self.now)
         return packet
 
+    def told(self) -> bytes | None:
+        """Interrupt IN, one packet."""
+        packet = self.chip.give_in(0x83, self.now)
+        self.chip.advance(self.now)
+        return packet
+
     def packets(self) -> list[bytes]:
         """All packets there are now."""
         found = []
@@ -113,6 +120,11 @@ def cp210x(**options: bool) -> Host:
     host = Host(Cp210x("UDTEST01", **options))
     host.send(0x41, 0x00, 1)
     return host
+
+
+def cdc_acm(**options: bool) -> Host:
+    """A host with one of ours."""
+    return Host(CdcAcm("UDTEST01", **options))
 
 
 def jumper(host: Host) -> Jumpered:

@@ -370,6 +370,24 @@ def test_what_cp210x_does_not_send_is_stalled(request_: int) -> None:
     assert [setup.bRequest for setup in host.chip.stalled] == [request_, request_]
 
 
+def test_what_cp210x_sends_from_probe_to_close_is_not() -> None:
+    host = cp210x()
+    host.standard(0xC0, VENDOR, PARTNUM, length=1)
+    host.standard(0xC0, VENDOR, PARTNUM, length=2)
+    for request, value, data in [
+        (IFC_ENABLE, 1, b""), (SET_BAUDRATE, 0, (9600).to_bytes(4, "little")),
+        (SET_LINE_CTL, 0x0800, b""), (SET_CHARS, 0, b"\0\0\0\0\x11\x13"),
+        (SET_FLOW, 0, flow(0x09, 0x83)), (EMBED_EVENTS, ESCAPE, b""), (SET_MHS, 0x0303, b""),
+        (SET_BREAK, 1, b""), (SET_BREAK, 0, b""), (EMBED_EVENTS, 0, b""), (SET_MHS, 0x0300, b""),
+        (PURGE, 0x000F, b""), (IFC_ENABLE, 0, b""),
+    ]:  # fmt: skip
+        host.send(WRITE, request, value, data)
+    assert len(host.standard(READ, GET_FLOW, length=16)) == 16
+    assert len(host.standard(READ, GET_MDMSTS, length=1)) == 1
+    assert status(host) == (0, 0x01, 0, 0)
+    assert not host.chip.stalled
+
+
 @pytest.mark.parametrize(
     ("kind", "request_", "value", "index", "data"),
     [

@@ -49,12 +49,12 @@ def test_what_cannot_be_is_refused(arguments: list[str], status: int, says: str)
     assert "Traceback" not in done.stderr
 
 
-def test_a_chip_that_is_not_there_yet_is_77(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(plug, "PLANNED", ("later",))
-    assert plug.main(["later"]) == 77
-    assert "no model of later yet" in capsys.readouterr().err
+@pytest.mark.parametrize("name", plug.CHIPS)
+def test_two_chips_of_any_kind_have_two_serials_and_one_cable(name: str) -> None:
+    one, other = plug._wired(plug._arguments([name, "--wiring", "null-modem"]))
+    assert type(one) is type(other) is plug.CHIPS[name]
+    assert one.cable is other.cable
+    assert one.strings[2] != other.strings[2]
 
 
 @pytest.mark.parametrize(
@@ -68,12 +68,6 @@ def test_a_chip_that_is_not_there_yet_is_77(
 def test_what_is_on_the_wire(options: list[str], cables: list[type]) -> None:
     chips = plug._wired(plug._arguments(["ft232r", *options]))
     assert [type(chip.cable) for chip in chips] == cables
-
-
-def test_two_chips_have_two_serials_and_one_cable() -> None:
-    one, other = plug._wired(plug._arguments(["ft232r", "--wiring", "null-modem"]))
-    assert one.cable is other.cable
-    assert one.strings[2] != other.strings[2]
 
 
 def test_a_script_is_read(tmp_path: Path) -> None:

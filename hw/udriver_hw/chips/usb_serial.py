@@ -30,7 +30,7 @@ class UsbSerial(Function):
         super().__init__(*strings)
         self.dte = Dte(fed=fed, kept=kept, paced=paced)
         self.cable: Cable = Jumpered(self.dte)
-        self._full = False  # the last packet was: the host's transfer goes on
+        self.owes = False  # a short packet: the last one was full, and the host's transfer goes on
 
     def on_out(self, address: int, data: bytes, now: int) -> int:
         """Whole packets, as many as there is room for."""
@@ -48,7 +48,7 @@ class UsbSerial(Function):
 
         A host's transfer ends with a short packet: without that its driver would wait for more.
         """
-        owed, self._full = self._full, len(data) == self.endpoints[address]
+        owed, self.owes = self.owes, len(data) == self.endpoints[address]
         return data if data or owed else None
 
     def advance(self, now: int) -> None:
