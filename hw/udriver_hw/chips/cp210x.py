@@ -2,15 +2,16 @@
 """Silicon Labs' CP2102, as the Linux driver cp210x knows it: 10c4:ea60, part number 2.
 
 What this models: AN571 "CP210x virtual COM port interface", section 5: IFC_ENABLE (5.1), line
-control (5.7), SET_MHS (5.9), GET_MDMSTS (5.10), SET_BREAK (5.20), PURGE (5.27), baud rate, flow
-control (tables 9 to 11), GET_COMM_STATUS (table 8), SET_CHARS, EMBED_EVENTS; the rates
-(chips/cp210x_baud); what goes to the host (chips/cp210x_events); the buffers of the data sheet (640 bytes from the host, 576 to it).
-While IFC_ENABLE is off the UART is: what comes to RXD is lost, the host gets NAKs.
+control (5.7), SET_MHS (5.9), GET_MDMSTS (5.10), SET_BREAK (5.20), PURGE (5.27), baud rate,
+SET_CHARS, flow control (tables 9 to 11), GET_COMM_STATUS (table 8), EMBED_EVENTS; the rates
+(chips/cp210x_baud); what goes to the host (chips/cp210x_events); the buffers of the data sheet,
+640 bytes from the host and 576 to it. While IFC_ENABLE is off so is the UART: what comes to RXD is
+lost, and the host gets NAKs.
 Lines: those of ``dte``, on whatever ``cable`` joins it to.
-Not modelled: ulErrors, XON and XOFF limits (kept; chips/dte has its own), handshake by DCD, DSR
-sensitivity, replacing characters, RTS while transmitting, the EEPROM's customisation, suspend.
-Those, and requests that no Linux driver sends to a CP2102, are stalled. A count of
-GET_COMM_STATUS includes the character that is being shifted out.
+Not modelled: ulErrors (0), XON and XOFF limits (kept, but chips/dte has its own), suspend.
+Stalled, as requests that no Linux driver sends to a CP2102 are: handshake by DCD, DSR sensitivity,
+replacing characters, RTS while transmitting, customising the EEPROM. The count of what waits to be
+sent includes the character that is being shifted out.
 """
 
 from __future__ import annotations

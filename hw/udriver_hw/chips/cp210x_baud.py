@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: MIT
 """The CP2102's baud rates: a table of 29 of them, made of 24 MHz by a divisor.
 
-What this models: AN205 "CP2101/2/3 baud rate support", table 1: the ranges of requests that become one
-of the rates, and what comes of it by the nearest divisor.
-Not modelled: a table that was customised. AN205 leaves open what a request above 1,053,257 does:
-it becomes the highest, as those below the lowest become that.
+What this models: AN205 "CP2101/2/3 baud rate support", table 1: the ranges of requests that become
+one of the rates, and what comes of it by the nearest divisor.
+Not modelled: a table that was customised. Requests outside all ranges become the lowest or the
+highest rate; AN205 leaves open what those above 1,053,257 do.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from fractions import Fraction
 
 __all__ = ["actual", "nominal"]
 
-CLOCK = 24_000_000  # Hz
+CLOCK = 24_000_000  # Hz; the prescaler that 300 baud needs changes no rate
 # what a request of up to so many baud becomes
 HIGHEST = {
     300: 300, 600: 600, 1200: 1200, 1800: 1800, 2400: 2400, 4000: 4000, 4803: 4800, 7207: 7200,
@@ -33,6 +33,4 @@ def nominal(requested: int) -> int:
 
 def actual(rate: int) -> Fraction:
     """What the generator makes of that rate of the table, in baud."""
-    prescaler = 4 if rate <= 365 else 1
-    divisor = round(Fraction(CLOCK, prescaler * rate))
-    return Fraction(CLOCK, prescaler * divisor)
+    return Fraction(CLOCK, round(Fraction(CLOCK, rate)))

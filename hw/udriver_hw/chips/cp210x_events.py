@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: MIT
 """What the CP210x sends to the host: plain characters, or events among them.
 
-What this models: AN571, EMBED_EVENTS: behind the escape character come 0 (a character of that
-value), 1 and a line status and its character, or 3 and a modem status. Line status is bits 1 to 4
-of the 16550's LSR, modem status is its MSR with the four delta bits. Without an escape
-character errors and edges are not told, and a character is what was sampled; a break is a NUL.
-Not modelled: a line status alone (escape, 2): here each error has a character, an overrun the next
-one that is kept. An edge is told ahead of what waits. No sheet says how long the chip gathers characters: it
-gives what it has when the host asks.
+What this models: AN571, EMBED_EVENTS: behind the escape character comes 0 (a character of that
+value), 1 with a line status and its character, or 3 with a modem status. Line status is bits 1 to
+4 of the 16550's LSR, modem status is its MSR with the four delta bits. Without an escape character
+errors and edges are not told, a character is what was sampled, and a break is a NUL.
+Not modelled: a line status alone (escape, 2), as here each error has a character: an overrun has
+the next one that is kept. An edge is told ahead of what waits, not in its place. No sheet says how
+long the chip gathers characters: it gives what it has when the host asks.
 """
 
 from __future__ import annotations

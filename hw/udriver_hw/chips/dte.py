@@ -68,13 +68,13 @@ class Dte:
     def __init__(self, *, fed: int, kept: int, paced: bool = False) -> None:
         self.uart = Uart(fed, paced=paced)
         self.kept = kept
+        self.listening = True  # else what comes to RXD is lost: the chip's UART is off
         self.parity = "N"  # N, O, E, M or S; Framing knows only whether there is one
         self.flow = Flow.NONE
         self.xon, self.xoff = 0x11, 0x13
         self.inputs = dict.fromkeys(INPUTS, False)
         self.changed: set[str] = set()  # inputs that moved; the chip clears it as it tells the host
         self.overruns = 0
-        self.listening = True  # else what comes to RXD is lost: the chip's UART is off
         self._dtr = self._rts = False
         self._breaking = False
         self._runs: deque[Run] = deque()

@@ -28,9 +28,17 @@ class UsbSerial(Function):
         self, strings: tuple[str, str, str], *, fed: int, kept: int, paced: bool = False
     ) -> None:
         super().__init__(*strings)
+        self.owes = False  # a short packet: the last one was full, and the host's transfer goes on
         self.dte = Dte(fed=fed, kept=kept, paced=paced)
         self.cable: Cable = Jumpered(self.dte)
-        self.owes = False  # a short packet: the last one was full, and the host's transfer goes on
+
+    def advance(self, now: int) -> None:
+        """Let characters move. Raises firmware.Unplugged."""
+        self.cable.step(now)
+
+    def next_event(self) -> int | None:
+        """The cable's."""
+        return self.cable.next_event()
 
     def on_out(self, address: int, data: bytes, now: int) -> int:
         """Whole packets, as many as there is room for."""
@@ -50,14 +58,6 @@ class UsbSerial(Function):
         """
         owed, self.owes = self.owes, len(data) == self.endpoints[address]
         return data if data or owed else None
-
-    def advance(self, now: int) -> None:
-        """Let characters move. Raises firmware.Unplugged."""
-        self.cable.step(now)
-
-    def next_event(self) -> int | None:
-        """The cable's."""
-        return self.cable.next_event()
 
     def state(self) -> dict[str, Any]:
         """What the host has set, and what came of it; a chip adds its own."""
