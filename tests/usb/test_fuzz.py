@@ -77,6 +77,8 @@ commands = st.one_of(
     # cp210x: its UART is on, and events are embedded
     st.tuples(st.just("control"), st.just(Setup(0x41, 0, 1, 0, 0))),
     st.tuples(st.just("control"), st.just(Setup(0x41, 0x15, 0xEC, 0, 0))),
+    # cdc_acm: a break for so many milliseconds
+    st.tuples(st.just("control"), st.just(Setup(0x21, 0x23, 5, 0, 0))),
 )
 
 
