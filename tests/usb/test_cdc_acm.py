@@ -191,6 +191,22 @@ def test_a_break_is_told_between_what_was_before_and_behind_and_is_no_character(
     assert host.packets() == [b"behind"]
 
 
+def test_a_break_that_leaves_a_full_fifo_lets_the_wire_go_on() -> None:
+    host = cdc_acm()
+    jumper(host).say(b"x", PARITY)
+    host.at(host.now)
+    assert host.packets() == [b"x"]
+    jumper(host).say(b"\0", BREAK)  # waits until the error was told
+    jumper(host).say(bytes(600))
+    host.at(host.now)
+    assert host.chip.dte.room == 0
+    assert state(host) == PARITY_BIT
+    assert host.chip.dte.room == 0  # the break is out, and the wire's next character is in
+    assert host.chip.next_event() == MS
+    assert state(host) == BREAK_BIT
+    assert b"".join(host.packets()) == bytes(600)
+
+
 def test_each_of_several_breaks_is_told() -> None:
     host = cdc_acm()
     jumper(host).say(b"\0\0\0", BREAK)

@@ -102,6 +102,7 @@ class CdcAcm(UsbSerial):
         # behind the packet that ends what was before it, so that the host has both in order
         while self.dte.head().status & BREAK and not (self.owes or self._state.holds(now)):
             self._state.add(self.dte.read(1, now).status, now)
+            super().advance(now)  # there is room for one more
 
     def next_event(self) -> int | None:
         """The cable's, the end of a break, or of the wait behind an error."""
