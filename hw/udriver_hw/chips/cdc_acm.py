@@ -2,7 +2,7 @@
 """A microcontroller's USB-serial function of the standard class, as the Linux driver cdc_acm knows it.
 
 What this models: USB CDC PSTN 1.2: the descriptors of an Abstract Control Model (5.3, and 5.2.3 of
-CDC 1.2); SET_ and GET_LINE_CODING, SET_CONTROL_LINE_STATE and SEND_BREAK (6.3.10 to 6.3.13);
+CDC 1.2); SET_ and GET_LINE_CODING, SET_CONTROL_LINE_STATE and SEND_BREAK (6.3);
 SERIAL_STATE (6.5.4, in chips/cdc_acm_state). A break that comes is a notification and no character.
 Lines: those of ``dte``, on whatever ``cable`` joins it to. The class has no bit for CTS and no flow
 control but NAKs: CTS and RTS hold nobody back.
@@ -31,9 +31,9 @@ FROM_HOST, TO_HOST = 256, 512  # bytes
 # class and subclass codes: CDC 1.2, section 4
 COMMUNICATION, ABSTRACT_CONTROL, DATA = 0x02, 0x02, 0x0A
 CS_INTERFACE = 0x24
-HEADER, CALL_MANAGEMENT, ACM, UNION = 0x00, 0x01, 0x02, 0x06  # table 13
+HEADER, CALL_MANAGEMENT, ACM, UNION = 0x00, 0x01, 0x02, 0x06  # CDC 1.2, 5.2.3
 LINE_REQUESTS, BREAK_REQUEST = 0x02, 0x04  # bmCapabilities of ACM, PSTN 1.2 table 4
-# bmRequestType and bRequest, PSTN 1.2 table 13
+# bmRequestType and bRequest, PSTN 1.2, 6.3
 WRITE, READ = 0x21, 0xA1
 SET_LINE_CODING, GET_LINE_CODING, SET_CONTROL_LINE_STATE, SEND_BREAK = 0x20, 0x21, 0x22, 0x23
 STOPBITS = (1, 1.5, 2)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: MIT
 """What a CDC-ACM function tells on its interrupt endpoint: SERIAL_STATE.
 
-What this models: USB PSTN 1.2, section 6.5.4 and table 31: a register of what is (DCD, DSR, RI)
+What this models: USB PSTN 1.2, section 6.5.4: a register of what is (DCD, DSR, RI)
 and of what happened since it was told (break, framing, parity, overrun), which telling resets. A
 notification is due when the former differ from what the host knows, or the latter are not empty.
 Not modelled: CTS, for which the register has no bit; bInterval, as the wire asks at once.

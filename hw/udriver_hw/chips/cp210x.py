@@ -32,7 +32,7 @@ __all__ = ["Cp210x"]
 IN, OUT, PACKET = 0x81, 0x02, 64
 FROM_HOST, TO_HOST = 640, 576  # bytes
 LONGEST_SERIAL = 63  # characters
-# bmRequestType and bRequest, AN571 table 1
+# bmRequestType and bRequest, AN571, section 5
 WRITE, READ, READ_DEVICE = 0x41, 0xC1, 0xC0
 IFC_ENABLE, SET_LINE_CTL, GET_LINE_CTL, SET_BREAK = 0x00, 0x03, 0x04, 0x05
 SET_MHS, GET_MDMSTS, GET_COMM_STATUS, PURGE = 0x07, 0x08, 0x10, 0x12
