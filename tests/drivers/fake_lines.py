@@ -30,7 +30,7 @@ class FakeLines:
         self.level = 0
         self.counts = NOTHING.copy()
         self.gone = False
-        self.counted = self.waits = True
+        self.counted = self.waits = self.moves = True
         self.entries = 0
         self.before_entry: list[Callable[[], None]] = []
         self.looks = 0
@@ -45,7 +45,7 @@ class FakeLines:
         for line, level in levels.items():
             if bool(self.level & LINES[line]) != level:
                 self.level ^= LINES[line]
-                self.counts["rng" if line == "ri" else line] += 1
+                self.counts["rng" if line == "ri" else line] += self.moves
         os.eventfd_write(self._wake, 1)
 
     def unplug(self) -> None:

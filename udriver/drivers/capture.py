@@ -8,7 +8,9 @@ signal again and again until the waiting thread is out, because one that arrives
 system call is lost. The waiting thread stays until then: a signal to one that has ended is an error.
 
 Neither sleeps in a completion: with the inline irqchip it would take the driver's interrupts.
-Where the tty driver has no TIOCMIWAIT the first thread looks every 5 ms.
+Where the tty driver has no TIOCMIWAIT the first thread looks at the levels every 5 ms: the counters of
+such a driver stand still (cp210x: TIOCGICOUNT is there, and counts errors only). And cdc_acm wakes for the
+beginning of a ring alone, so while somebody asks for RI the second thread looks every 5 ms.
 """
 
 from __future__ import annotations
@@ -33,6 +35,9 @@ SHORTEST_PAUSE = 0.001  # seconds before a second look at a counter and a level 
 STILL_NS = 50_000_000  # a counter does not lag behind its line for so long
 BLIND_WINDOW = 0.1  # seconds between two second looks where /proc does not say who is inside
 KICK_WINDOW = 0.001
+UNCOUNTED = {"cdc_acm": ("ri",)}
+"""Lines of which a tty driver's counter does not tell each edge. cdc_acm counts a ring with each message
+that comes while it lasts, and not its end (acm_process_notification())."""
 
 Found = list[tuple[LineEdges, int, int]]
 """Edges with their timestamp and its error, both ns."""
@@ -42,15 +47,22 @@ class Capture:
     """Calls ``report(found, level)`` for edges and ``ended()`` once if the tty goes, on its own threads.
 
     ``method`` is "TIOCMIWAIT" or "polling", ``error_ns`` how late its timestamps are as far as
-    measured. Raises Unsupported where there are no modem lines.
+    measured; ``watched()`` the TIOCM_* bits that anybody asks for. Raises Unsupported where there are no
+    modem lines.
     """
 
     def __init__(
-        self, port: Port, report: Callable[[Found, int], None], ended: Callable[[], None]
+        self,
+        port: Port,
+        report: Callable[[Found, int], None],
+        ended: Callable[[], None],
+        watched: Callable[[], int],
     ) -> None:
         self._port = port
         self._report = report
         self._ended = ended
+        self._watched = watched
+        self._uncounted = UNCOUNTED.get(port.driver, ())
         self.method = "TIOCMIWAIT"
         self.error_ns = 0
         self._looking = threading.Lock()  # of the two threads
@@ -94,11 +106,16 @@ class Capture:
             os.close(self._entered)
             os.close(self._leave)
 
+    def watch(self) -> None:
+        """What ``watched()`` gives has grown."""
+        os.eventfd_write(self._entered, 1)
+
     def _counts(self) -> Counts:
-        counts = self._port.icount()
+        counts = self._port.icount() if self.method == "TIOCMIWAIT" else None
         if counts is None:
             return {}
-        return {"cts": counts.cts, "dsr": counts.dsr, "dcd": counts.dcd, "ri": counts.rng}
+        all_four = {"cts": counts.cts, "dsr": counts.dsr, "dcd": counts.dcd, "ri": counts.rng}
+        return {line: count for line, count in all_four.items() if line not in self._uncounted}
 
     # the thread that waits
 
@@ -134,8 +151,10 @@ class Capture:
                 self._look(woke, takes)
 
     def _poll(self) -> None:
-        self.method = "polling"
-        self.error_ns = int(WINDOW * 1e9)
+        with self._looking:
+            self.method = "polling"
+            self.error_ns = int(WINDOW * 1e9)
+            self.lines.counts = {}
         while not self._stopping:
             time.sleep(WINDOW)
             self._look(None)
@@ -146,7 +165,7 @@ class Capture:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         blind = False
         while not self._stopping:
-            if self._entry(BLIND_WINDOW if blind else None):
+            if self._entry(WINDOW if self._rings() else BLIND_WINDOW if blind else None):
                 blind = not self._wait_until_inside()
             try:
                 self._look(None)
@@ -160,6 +179,11 @@ class Capture:
         if self._waiter.ident is not None:
             self._waiter.join()
         complete_all(self._stopped)
+
+    def _rings(self) -> bool:
+        """Whether somebody asks for a line that the waiting thread is not woken for."""
+        bits = self._watched()
+        return any(bits & LINES[line] for line in self._uncounted)
 
     def _entry(self, timeout: float | None) -> bool:
         """Sleep until the waiting thread says that it goes in."""
@@ -190,10 +214,12 @@ class Capture:
             since = self._seen_ns
             before, first, after = self._read()
             counts = first
-            if counts and counts == self.lines.counts:
+            if counts and counts == self.lines.counts and not self._uncounted:
                 self._seen_ns = before  # no edge until then; and no question to the chip
                 return
             level = self._port.modem_lines()
+            if self._uncounted or not counts:
+                after = time.monotonic_ns()  # the level tells, and the chip took its time over it
             if not self.lines.agree(level, counts):
                 before, counts, after, level = self._settle(counts)
             once = [line for line in LINES if self.lines.counted(line, first)]

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Literal
 from udriver.drivers.capture import Capture, Found
 from udriver.drivers.edges import LINES, Edge
 from udriver.drivers.pps import Pps
-from udriver.errors import Timeout
+from udriver.errors import Timeout, Unsupported
 from udriver.kernel import tracepoint
 from udriver.kernel.annotation import completion_set_kind
 from udriver.kernel.completion import Completion, complete, complete_all
@@ -47,6 +47,8 @@ __all__ = ["ModemLines"]
 
 QUEUE = 1024  # records of one line that wait to be taken; the oldest go first
 BOTH = IRQF_TRIGGER_RISING | IRQF_TRIGGER_FALLING
+# USB PSTN 1.2, table 31 has no bit for CTS, and acm_tty_tiocmget() says it is on, always
+NOT_THERE = {"cdc_acm": ("cts",)}
 
 
 class _Line:
@@ -75,7 +77,7 @@ class ModemLines:
         self._lines: dict[str, _Line] = {}
         self._by_irq: dict[int, _Line] = {}
         self._setup = threading.RLock()  # process context only
-        self._holders: set[object] = set()
+        self._holders: dict[object, int] = {}  # and the lines that each asks for
         self._capture: Capture | None = None
         self._pps: Pps | None = None
         self._pipe: tuple[int, int] | None = None
@@ -95,10 +97,16 @@ class ModemLines:
 
         Of its flags IRQF_TRIGGER_RISING and _FALLING say which edges; without either it is both. An
         edge is one that came after request_irq() returned. Raises ValueError for another name, and
-        the first time Unsupported where the tty has no modem lines, and DeviceGone.
+        the first time Unsupported where the tty has no modem lines, or not this one, and DeviceGone.
         """
         if line not in LINES:
             raise ValueError(f"a modem line is one of {', '.join(LINES)}, not {line!r}")
+        port = self._driver.port
+        if line in NOT_THERE.get(port.driver, ()):
+            raise Unsupported(
+                f"{port.path}: {port.driver} has no {line.upper()}, no edge of it would ever come; "
+                "use another line or another adapter"
+            )
         with self._setup:
             if line not in self._lines:
                 self._driver.modem_lines()
@@ -127,7 +135,7 @@ class ModemLines:
         before = self._seen(lines)
         self._waiters[changed] = None
         try:
-            self._hold(changed)
+            self._hold(changed, lines)
             while self._seen(lines) == before:
                 if self._driver.gone:
                     raise self._driver._loss()
@@ -145,12 +153,13 @@ class ModemLines:
     def _seen(self, lines: int) -> list[int]:
         return [self.edges[line] for line, bit in LINES.items() if bit & lines]
 
-    def _hold(self, who: object) -> None:
-        """Capture edges for as long as anybody holds."""
+    def _hold(self, who: object, lines: int) -> None:
+        """Capture edges for as long as anybody holds; ``lines`` are what is asked for."""
         with self._setup:
             self.level = self._driver.modem_lines()
-            self._holders.add(who)
+            self._holders[who] = lines
             if self._capture is not None:
+                self._capture.watch()
                 return
             try:
                 self._start()
@@ -160,7 +169,7 @@ class ModemLines:
 
     def _drop(self, who: object) -> None:
         with self._setup:
-            self._holders.discard(who)
+            self._holders.pop(who, None)
             if not self._holders:
                 self._stop()
 
@@ -175,7 +184,12 @@ class ModemLines:
             driver.chip.detach(irq)
             raise
         self._irq = irq
-        self._capture = Capture(driver.port, self._report, self._ended)
+        self._capture = Capture(driver.port, self._report, self._ended, self._watched)
+
+    def _watched(self) -> int:
+        return sum(
+            bit for bit in LINES.values() if any(bit & own for own in self._holders.copy().values())
+        )
 
     def _stop(self) -> None:
         capture, self._capture = self._capture, None
@@ -225,7 +239,10 @@ class ModemLines:
 
     @property
     def method(self) -> str | None:
-        """How edges are learned of: "TIOCMIWAIT" or "polling"; None while nobody asks for any."""
+        """How edges are learned of: "TIOCMIWAIT" or "polling"; None while nobody asks for any.
+
+        With cdc_acm it is TIOCMIWAIT, and polling for RI, whose end wakes nobody there.
+        """
         capture = self._capture
         return None if capture is None else capture.method
 
@@ -238,7 +255,7 @@ class ModemLines:
     def irq_request_resources(self, irq: int) -> None:
         """The line's first handler comes."""
         line = self._by_irq[irq]
-        self._hold(line)
+        self._hold(line, LINES[line.name])
         line.trigger = BOTH
         line.records.clear()
         line.raised = False
