@@ -12,7 +12,7 @@ from typing import Self
 
 import pytest
 
-from tests.rungs import counted, rung, skip_for_quirk
+from tests.rungs import CHIPS, counted, rung, skip_for_quirk
 from udriver_hw.spawned import SpawnedUsb, spawn_usb
 
 TIOCGSERIAL, TIOCSSERIAL = 0x541E, 0x541F  # asm-generic/ioctls.h
@@ -172,7 +172,7 @@ if os.environ.get("UDRIVER_IN_VM"):
 
 def guest_device(request: pytest.FixtureRequest, *, jumper: bool = True) -> RigDevice | UsbDevice:
     """The device of this rung, in a guest."""
-    if rung(request.config) == "usbip":
+    if rung(request.config) in CHIPS:
         return UsbDevice(request.getfixturevalue("usb_server"), jumper=jumper)
     return RigDevice(request.config.getoption("--udriver-port"), jumper=jumper)
 
@@ -192,7 +192,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     """The marker behind rungs.without()."""
-    config.addinivalue_line("markers", "udriver_without(quirk): skip where the rung has it")
+    config.addinivalue_line(
+        "markers", "udriver_without(quirk, ...): skip where the rung has one of them"
+    )
     config.stash[_told] = []
 
 
