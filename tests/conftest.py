@@ -8,6 +8,7 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Self
 
 import pytest
@@ -18,6 +19,7 @@ from udriver_hw.spawned import SpawnedUsb, spawn_usb
 TIOCGSERIAL, TIOCSSERIAL = 0x541E, 0x541F  # asm-generic/ioctls.h
 _told = pytest.StashKey[list[str]]()
 _server = pytest.StashKey[SpawnedUsb]()
+_log: list[str] = []  # when each part of each test was over, and how; written at the end
 REPLUG_TIMEOUT = 30.0  # seconds; udev takes half of one
 
 
@@ -143,8 +145,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         session.config.stash[_server] = server
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """In virtual time two runs have the same log, to the nanosecond."""
+    _log.append(f"{time.monotonic_ns()} {report.nodeid} {report.when} {report.outcome}\n")
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Unplug it."""
+    if log := os.environ.get("UDRIVER_LOG"):
+        Path(log).write_text("".join(_log))
     if _server in session.config.stash:
         session.config.stash[_server].close()
 

@@ -16,18 +16,27 @@ ON_THE_PORT = "tests/drivers"
 
 
 class Suite:
-    """A run under way; ``name`` is that of its report in ``results``."""
+    """A run under way; ``name`` is that of its report in ``results``, ``options`` are variables there.
+
+    Two runs are alike to the nanosecond only if their names are equally long.
+    """
 
     def __init__(
-        self, machine: Commands, results: Path, chip: str, name: str, *arguments: str
+        self,
+        machine: Commands,
+        results: Path,
+        chip: str,
+        name: str,
+        *arguments: str,
+        **options: str,
     ) -> None:
-        self._chip = chip
-        self._xml = results / f"{name}.xml"
+        self._xml, self._log = results / f"{name}.xml", results / f"{name}.log"
         command = [sys.executable, "-m", "pytest", *arguments, "-q", "-p", "no:cacheprovider"]
         command += [f"--junitxml={self._xml}", "-o", "junit_family=xunit1"]
         if ON_THE_PORT in arguments:
             command += ["--udriver-port", CHIPS[chip]]
-        self._job: Job = machine.start(command, cwd=ROOT, env={"UDRIVER_USB": chip})
+        variables = {"UDRIVER_USB": chip, "UDRIVER_LOG": str(self._log), **options}
+        self._job: Job = machine.start(command, cwd=ROOT, env=variables)
 
     def cases(self, timeout: float) -> dict[str, ElementTree.Element]:
         """How each went, by its name. Raises TimedOut."""
@@ -35,6 +44,10 @@ class Suite:
         assert self._xml.is_file(), self._job.stdout() + self._job.stderr()
         found = ElementTree.parse(self._xml).iter("testcase")
         return {f"{case.get('classname')}::{case.get('name')}": case for case in found}
+
+    def log(self) -> str:
+        """Once it is over: when each part of each test was, in ns, and what pytest printed."""
+        return self._log.read_text() + self._job.stdout()
 
 
 def of_its_driver(chip: str) -> tuple[str, str]:
@@ -51,4 +64,6 @@ def judged(ran: dict[str, ElementTree.Element], chip: str) -> str:
     assert not bad, "\n\n".join("".join(case.itertext()) for case in bad[:3])
     assert quirks.keys() <= {quirk.name for quirk in QUIRKS[chip]}
     assert quirks.total() == len(skips), f"a skip that names no quirk: {skips}"
-    return f"{len(ran) - len(skips)} tests passed, {len(skips)} skipped ({named})"
+    properties = [found for case in ran.values() for found in case.iter("property")]
+    counts = "".join(f", {found.get('value')} {found.get('name')}" for found in properties)
+    return f"{len(ran) - len(skips)} tests passed, {len(skips)} skipped ({named}){counts}"

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections import Counter
@@ -19,9 +20,12 @@ from vm.uml import Uml
 # One guest has one processor, and the machine more: about half of the work each.
 HALVES = (("signal",), ("select", "inline"))
 TIMEOUT = 500.0
+RUNS = int(os.environ.get("UDRIVER_RUNS", "2"))
+WHOLE = bool(os.environ.get("UDRIVER_WHOLE"))  # of the other two chips, too, all that takes minutes
 Cases = dict[str, ElementTree.Element]
+_logs: dict[str, list[str]] = {}
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600 + 120 * RUNS)]
 
 
 @pytest.fixture(scope="module", params=CHIPS)
@@ -30,18 +34,24 @@ def chip(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="module")
-def suite(virtual: Uml, chip: str, tell: Callable[[str], None]) -> Cases:
-    """Every case of tests/drivers on this chip."""
-    began = time.monotonic()
-    started = []
+def run(machine: Uml, chip: str, number: int) -> tuple[Cases, list[str]]:
+    """Every case of tests/drivers on this chip, and the log of each half."""
+    halves = []
     for irqs in HALVES:
         options = [f"--udriver-irq={irq}" for irq in irqs]
-        name = f"drivers-{chip}-{irqs[0]}"
-        started.append(Suite(virtual, virtual.results, chip, name, ON_THE_PORT, *options))
+        name = f"{irqs[0]}-{chip}-{number:02}"
+        halves.append(Suite(machine, machine.results, chip, name, ON_THE_PORT, *options))
     ran: Cases = {}
-    for half in started:
+    for half in halves:
         ran |= half.cases(TIMEOUT)
+    return ran, [half.log() for half in halves]
+
+
+@pytest.fixture(scope="module")
+def suite(virtual: Uml, chip: str, tell: Callable[[str], None]) -> Cases:
+    """The first run, with its log."""
+    began = time.monotonic()
+    ran, _logs[chip] = run(virtual, chip, 1)
     tell(f"rung uml, {chip}: the driver's suite in {time.monotonic() - began:.0f} s")
     return ran
 
@@ -61,12 +71,39 @@ def test_as_much_of_it_on_each_irqchip(suite: Cases) -> None:
 
 def test_our_chip_under_its_driver(virtual: Uml, chip: str, tell: Callable[[str], None]) -> None:
     began = time.monotonic()
-    ran = Suite(virtual, virtual.results, chip, f"under-{chip}", *of_its_driver(chip)).cases(
-        TIMEOUT
-    )
+    under = Suite(virtual, virtual.results, chip, f"under-{chip}", *of_its_driver(chip))
+    ran = under.cases(TIMEOUT)
     told = judged(ran, chip)
     tell(f"rung uml, {chip} under its driver: {told} in {time.monotonic() - began:.0f} s")
     assert len(ran) > 30
+
+
+def test_each_run_of_the_suite_has_the_same_log(
+    suite: Cases, virtual: Uml, chip: str, tell: Callable[[str], None]
+) -> None:
+    """When each part of each of its tests was over, to the nanosecond, and all that pytest printed."""
+    again = RUNS - 1 if WHOLE or chip == "ft232r" else 0
+    for number in range(2, 2 + again):
+        _, logs = run(virtual, chip, number)
+        assert logs == _logs[chip], f"run {number} is not as the first"
+    lines = sum(len(log.splitlines()) for log in _logs[chip])
+    tell(f"rung uml, {chip}: {again + 1} runs of the suite, {lines} lines of log, all the same")
+    assert lines > 900
+
+
+def test_a_thousand_plugs_and_opens_leave_nothing(
+    virtual: Uml, chip: str, tell: Callable[[str], None]
+) -> None:
+    """No fd, no thread, no process in D state, no port of vhci: asserted there."""
+    count = 1000 if WHOLE or chip == "ft232r" else 100
+    began = time.monotonic()
+    file, _ = of_its_driver(chip)
+    often = {"UDRIVER_USB_CYCLES": str(count), "UDRIVER_USB_OPENS": str(count)}
+    arguments = (file, "-k", "again_and_again")
+    ran = Suite(virtual, virtual.results, chip, f"often-{chip}", *arguments, **often).cases(TIMEOUT)
+    told = judged(ran, chip)
+    tell(f"rung uml, {chip}: {told} in {time.monotonic() - began:.0f} s")
+    assert len(ran) == 2
 
 
 def test_our_faults_under_ftdi_sio(virtual: Uml, tell: Callable[[str], None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import struct
 import termios
 import time
@@ -81,6 +82,16 @@ def test_a_break_of_so_many_milliseconds_is_begun_and_ended_by_the_driver(
         assert state(chip)["break"] is False
         assert read(fd, 3) == b"\xff\0\0"
         assert icount(fd)["brk"] == before + 1
+
+
+def test_drained_is_what_the_chip_has_taken(chip: SpawnedUsb) -> None:
+    with raw(chip.path) as fd:
+        chip.tell("hold on")  # TXD stands still
+        os.write(fd, b"not yet sent")
+        assert Sleeper(lambda: termios.tcdrain(fd)).end() is None
+        assert not select.select([fd], [], [], 0.1)[0]
+        chip.tell("hold off")
+        assert read(fd, 12) == b"not yet sent"
 
 
 def test_dcd_that_falls_hangs_up_a_tty_without_clocal(chip: SpawnedUsb) -> None:

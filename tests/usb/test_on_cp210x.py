@@ -6,11 +6,23 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import struct
 import termios
 
 import pytest
 
-from tests.usb.test_under_its_driver import LINES, TIOCMIWAIT, chip, icount, modem, raw, read, state
+from tests.usb.test_under_its_driver import (
+    LINES,
+    TCGETS2,
+    TIOCMIWAIT,
+    chip,
+    icount,
+    modem,
+    raw,
+    read,
+    set_rate,
+    state,
+)
 from udriver_hw.spawned import SpawnedUsb
 
 __all__ = ["chip"]
@@ -67,3 +79,17 @@ def test_the_uart_is_off_while_nobody_has_it_open(chip: SpawnedUsb) -> None:
     with raw(chip.path) as fd:
         os.write(fd, b"x")
         assert read(fd, 1) == b"x"
+
+
+@pytest.mark.parametrize(
+    ("asked", "says", "does"),
+    [(12345, 14400, 14397), (1_000_000, 1_000_000, 923077), (2_000_000, 1_000_000, 923077)],
+)
+def test_the_tty_says_what_rate_was_asked_of_the_chip(
+    chip: SpawnedUsb, asked: int, says: int, does: int
+) -> None:
+    """A rate below a million is one of AN205's table; the driver does not know what becomes of others."""
+    with raw(chip.path) as fd:
+        set_rate(fd, asked)
+        told = struct.unpack("<I", fcntl.ioctl(fd, TCGETS2, bytes(44))[40:44])[0]
+        assert (told, state(chip)["baudrate"]) == (says, does)

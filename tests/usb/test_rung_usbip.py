@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: MIT
 """The rung usbip: in QEMU, the driver's suite on each of our chips, and the chips under their drivers.
 
-QEMU is slow, and the same runs in a quarter of the time on User Mode Linux (tests/uml/test_rung_uml.py).
-So of cp210x and cdc_acm only the inline irqchip's quick tests are run here; with UDRIVER_WHOLE=1 all.
+QEMU is slow, and the same is run in a quarter of the time on User Mode Linux (tests/uml/test_rung_uml.py).
+So of cp210x and cdc_acm only the inline irqchip's quick tests of the driver itself are run here, and fewer
+plugs and opens; with UDRIVER_WHOLE=1 all of it.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ __all__ = ["rung_qemu"]
 
 TIMEOUT = 1400.0
 WHOLE = bool(os.environ.get("UDRIVER_WHOLE"))
-QUICK = ("--udriver-irq=inline", "-m", "not slow")
+QUICK = ("--udriver-irq=inline", "-m", "not slow", "-k", "test_usbserial or test_port")
+FEW = {"UDRIVER_USB_CYCLES": "5", "UDRIVER_USB_OPENS": "30"}
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 
@@ -34,11 +36,11 @@ def guest(rung_qemu: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield machine
 
 
-def run(guest: Machine, chip: str, name: str, *arguments: str) -> tuple[int, str]:
+def run(guest: Machine, chip: str, name: str, *arguments: str, **options: str) -> tuple[int, str]:
     """How many tests ran, and a sentence about them; none failed."""
     assert guest.results is not None
     began = time.monotonic()
-    ran = Suite(guest, guest.results, chip, f"{name}-{chip}", *arguments).cases(TIMEOUT)
+    ran = Suite(guest, guest.results, chip, f"{name}-{chip}", *arguments, **options).cases(TIMEOUT)
     return len(ran), f"{judged(ran, chip)} in {time.monotonic() - began:.0f} s"
 
 
@@ -54,7 +56,8 @@ def test_the_driver_s_suite_passes_on_our_chip(
 
 @pytest.mark.parametrize("chip", CHIPS)
 def test_our_chip_under_its_driver(guest: Machine, chip: str, tell: Callable[[str], None]) -> None:
-    count, told = run(guest, chip, "under", *of_its_driver(chip))
+    few = {} if WHOLE or chip == "ft232r" else FEW
+    count, told = run(guest, chip, "under", *of_its_driver(chip), **few)
     tell(f"rung usbip, {chip} under its driver: {told}")
     assert count > 30
 
