@@ -65,5 +65,10 @@ def judged(ran: dict[str, ElementTree.Element], chip: str) -> str:
     assert quirks.keys() <= {quirk.name for quirk in QUIRKS[chip]}
     assert quirks.total() == len(skips), f"a skip that names no quirk: {skips}"
     properties = [found for case in ran.values() for found in case.iter("property")]
-    counts = "".join(f", {found.get('value')} {found.get('name')}" for found in properties)
+    named_counts = {"opens", "cycles"}
+    counts = "".join(
+        f", {found.get('value')} {found.get('name')}"
+        for found in properties
+        if found.get("name") in named_counts
+    )
     return f"{len(ran) - len(skips)} tests passed, {len(skips)} skipped ({named}){counts}"

@@ -2,8 +2,8 @@
 """The rung usbip: in QEMU, the driver's suite on each of our chips, and the chips under their drivers.
 
 QEMU is slow, and the same is run in a quarter of the time on User Mode Linux (tests/uml/test_rung_uml.py).
-So of cp210x and cdc_acm only the inline irqchip's quick tests of the driver itself are run here, and fewer
-plugs and opens; with UDRIVER_WHOLE=1 all of it.
+So only the inline irqchip's quick tests of the driver itself are run here, and fewer plugs and opens; with
+UDRIVER_WHOLE=1 all of it. Each irqchip is run in QEMU on its own adapter (tests/vm/test_driver.py).
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def run(guest: Machine, chip: str, name: str, *arguments: str, **options: str) -
 def test_the_driver_s_suite_passes_on_our_chip(
     guest: Machine, chip: str, tell: Callable[[str], None]
 ) -> None:
-    quick = () if WHOLE or chip == "ft232r" else QUICK
+    quick = () if WHOLE else QUICK
     count, told = run(guest, chip, "drivers", ON_THE_PORT, *quick)
     tell(f"rung usbip, {chip}, Linux {guest.kernel_release}: {told}")
     assert count > (60 if quick else 300)
@@ -56,7 +56,7 @@ def test_the_driver_s_suite_passes_on_our_chip(
 
 @pytest.mark.parametrize("chip", CHIPS)
 def test_our_chip_under_its_driver(guest: Machine, chip: str, tell: Callable[[str], None]) -> None:
-    few = {} if WHOLE or chip == "ft232r" else FEW
+    few = {} if WHOLE else FEW
     count, told = run(guest, chip, "under", *of_its_driver(chip), **few)
     tell(f"rung usbip, {chip} under its driver: {told}")
     assert count > 30
