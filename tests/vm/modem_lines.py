@@ -91,7 +91,7 @@ def edges(usb: SpawnedUsb, driver: UsbSerial) -> dict[str, Any]:
     lines = lines_of(driver)
     waiter = Waiter(driver, *lines)
     quick = lines[0]
-    before, seen = driver.port.icount(), driver.modem.edges[quick]
+    before = driver.port.icount()
     error_ns = driver.modem.error_ns
     for line in lines:
         for level in ("on", "off"):
@@ -103,7 +103,7 @@ def edges(usb: SpawnedUsb, driver: UsbSerial) -> dict[str, Any]:
     if method == "TIOCMIWAIT":  # who polls knows of no edge that is shorter than his window
         for number in range(100):
             usb.tell(f"line {quick} {'off' if number % 2 else 'on'}")
-        wait_for(lambda: driver.modem.edges[quick] == seen + 102, waiter)
+        wait_for(caught_up(driver, quick), waiter)
     after = driver.port.icount()
     waiter.free()
     assert before is not None
@@ -119,12 +119,32 @@ def edges(usb: SpawnedUsb, driver: UsbSerial) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def caught_up(driver: UsbSerial, line: str) -> Callable[[], bool]:
+    """Whether the driver has seen what the kernel counted, and that stands still.
+
+    Not a number: a pulse that is over before the host asks again is one that no chip tells of.
+    """
+    counts = [-1.0, time.monotonic()]  # the last, and when it was new
+
+    def condition() -> bool:
+        now = driver.port.icount()
+        assert now is not None
+        if getattr(now, line) != counts[0]:
+            counts[:] = getattr(now, line), time.monotonic()
+        still = time.monotonic() - counts[1] > 0.3
+        return still and driver.modem.edges[line] == getattr(now, line)
+
+    return condition
+
+
 def wait_for(condition: Callable[[], bool], waiter: Waiter) -> None:
     """Sleep in short waits, in which the inline irqchip takes interrupts, and once more."""
     end = time.monotonic() + WATCHDOG
     reached = False
     while not reached:
-        assert time.monotonic() < end
+        driver = waiter.driver
+        told = driver.modem.edges, driver.port.icount(), driver.modem.level
+        assert time.monotonic() < end, f"still not; edges, counters, levels: {told}"
         reached = condition()
         try:
             waiter.woken.wait(0.05)
