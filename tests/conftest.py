@@ -8,16 +8,18 @@ import fcntl
 import os
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Self
 
 import pytest
 
-from tests.rungs import counted, rung, skip_for_quirk
+from tests.rungs import CHIPS, counted, rung, skip_for_quirk
 from udriver_hw.spawned import SpawnedUsb, spawn_usb
 
 TIOCGSERIAL, TIOCSSERIAL = 0x541E, 0x541F  # asm-generic/ioctls.h
 _told = pytest.StashKey[list[str]]()
 _server = pytest.StashKey[SpawnedUsb]()
+_log: list[str] = []  # when each part of each test was over, and how; written at the end
 REPLUG_TIMEOUT = 30.0  # seconds; udev takes half of one
 
 
@@ -143,8 +145,15 @@ def pytest_sessionstart(session: pytest.Session) -> None:
         session.config.stash[_server] = server
 
 
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """In virtual time two runs have the same log, to the nanosecond."""
+    _log.append(f"{time.monotonic_ns()} {report.nodeid} {report.when} {report.outcome}\n")
+
+
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Unplug it."""
+    if log := os.environ.get("UDRIVER_LOG"):
+        Path(log).write_text("".join(_log))
     if _server in session.config.stash:
         session.config.stash[_server].close()
 
@@ -172,7 +181,7 @@ if os.environ.get("UDRIVER_IN_VM"):
 
 def guest_device(request: pytest.FixtureRequest, *, jumper: bool = True) -> RigDevice | UsbDevice:
     """The device of this rung, in a guest."""
-    if rung(request.config) == "usbip":
+    if rung(request.config) in CHIPS:
         return UsbDevice(request.getfixturevalue("usb_server"), jumper=jumper)
     return RigDevice(request.config.getoption("--udriver-port"), jumper=jumper)
 
@@ -184,15 +193,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Which rung; on a port of one's own it is the plugin's --udriver-port."""
     parser.addoption(
         "--udriver-rung",
-        choices=("pty", "qemu", "all"),
+        choices=("pty", "qemu", "uml", "all"),
         default="pty",
-        help="where the tests run: on ptys, on a real kernel in a VM, or on both",
+        help="where the tests run: on ptys, on a real kernel in QEMU or as a process, or on all",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """The marker behind rungs.without()."""
-    config.addinivalue_line("markers", "udriver_without(quirk): skip where the rung has it")
+    config.addinivalue_line(
+        "markers", "udriver_without(quirk, ...): skip where the rung has one of them"
+    )
     config.stash[_told] = []
 
 
@@ -206,8 +217,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """On one rung only the tests that are about it; the others learn nothing there."""
     if config.getoption("--udriver-port"):
         wanted = ABOUT_A_DEVICE
-    elif config.getoption("--udriver-rung") == "qemu":
-        wanted = {"rung_qemu"}
+    elif (chosen := config.getoption("--udriver-rung")) in ("qemu", "uml"):
+        wanted = {f"rung_{chosen}"}
     else:
         return
     kept = [item for item in items if wanted & set(getattr(item, "fixturenames", ()))]

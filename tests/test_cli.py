@@ -434,12 +434,20 @@ def test_no_stdout_at_all_is_said() -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "timer", "advised"),
-    [(None, 16, True), (None, None, False), ("ASYNC_LOW_LATENCY", 1, False)],
-    ids=["a timer that stayed", "no timer", "it took"],
-)
-def test_a_timer_that_could_not_be_set_is_told_with_the_rule_that_would(
-    method: str | None, timer: int | None, advised: bool
+    ("found", "method", "timer", "told"),
+    [
+        (16, None, 16, ["16 ms in /sys/bus/usb-serial/devices/", "left so: the driver dropped ASYNC",
+                        "run `udriver udev install`"]),
+        (16, "ASYNC_LOW_LATENCY", 1, ["1 ms in /sys/bus/usb-serial/devices/", "16 ms before and after",
+                                      "run `udriver udev install`"]),
+        (1, "ASYNC_LOW_LATENCY", 1, ["1 ms in /sys/bus/usb-serial/devices/", "which is the shortest",
+                                     "run `udriver bench /dev/pts/"]),
+        (None, None, None, []),
+    ],
+    ids=["a timer that stayed", "set for the run", "short already", "no timer"],
+)  # fmt: skip
+def test_what_the_latency_timer_costs_is_told_with_its_file_and_what_to_do(
+    found: int | None, method: str | None, timer: int | None, told: list[str]
 ) -> None:
     program = f"""
 import sys
@@ -447,7 +455,8 @@ from udriver.__main__ import main
 from udriver.drivers.latency import Latency
 
 def lower(latency, fd):
-    latency.method, latency.reason = {method!r}, "the driver dropped ASYNC_LOW_LATENCY"
+    latency.found_ms = {found!r}
+    latency.method, latency.reason = {method!r}, "" if {method!r} else "the driver dropped ASYNC_LOW_LATENCY"
 
 Latency.lower, Latency.timer_ms = lower, {timer!r}
 sys.argv[1:] = ["run", "--frames", "2", "--json"]
@@ -459,7 +468,9 @@ main()
     )  # fmt: skip
     report = json.loads(result.stdout)
     assert (report["low_latency_method"], report["latency_timer_ms"]) == (method, timer)
-    told = [line for line in result.stderr.splitlines() if "udriver udev install" in line]
-    assert len(told) == advised
+    said = [line for line in result.stderr.splitlines() if "latency timer" in line]
+    assert len(said) == bool(told)
+    for words in told:
+        assert words in said[0]
     if told:
-        assert "holds short packets back for 16 ms, round trips took" in told[0]
+        assert "holds answers of less than 62 bytes back" in said[0]

@@ -210,6 +210,11 @@ def cli() -> None:
     help="Bytes in the kfifo; rounded up to a power of two.",
 )
 @click.option("--paced", is_flag=True, help="Let the built-in pty take as long as the baud rate.")
+@click.option(
+    "--keep-latency",
+    is_flag=True,
+    help="Leave the adapter's latency timer as it is, to see what other programs get.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")
 @click.option(
     "--check",

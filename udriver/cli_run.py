@@ -18,6 +18,7 @@ from rich.table import Table
 
 from udriver.cli import Status, sentence_of, status_of
 from udriver.console import Console
+from udriver.drivers.latency import Latency
 from udriver.drivers.port import Icount, Line
 from udriver.drivers.usbserial import UsbSerial
 from udriver.errors import DeviceGone, Timeout
@@ -65,6 +66,7 @@ def run_command(**options: Any) -> int:
                 irqchip=options["irq"],
                 fifo_size=options["fifo_size"],
                 on_full=options["on_full"],
+                low_latency=not options["keep_latency"],
             )
         )
         print(
@@ -125,7 +127,7 @@ def _drive(
         broken = end_check().rules
         report["check_reports"] = len(broken)
     print(json.dumps(report), flush=True) if options["as_json"] else _print_table(report)
-    _advise_on_latency(report)
+    _explain_latency(report, driver.port.latency)
     return _verdict(report, tally, ended, options["max_p99_us"], broken)
 
 
@@ -257,15 +259,24 @@ def _low_latency(report: dict[str, Any]) -> str:
     return f"not set{shown}: {report['low_latency_reason']}"
 
 
-def _advise_on_latency(report: dict[str, Any]) -> None:
-    """A timer that could not be set is why short answers are late, and a rule can set it."""
-    timer = report["latency_timer_ms"]
-    if report["low_latency"] or timer is None:
+def _explain_latency(report: dict[str, Any], latency: Latency) -> None:
+    """Where there is a timer, short answers are as late as it says: which, why, and what to do next."""
+    timer, found = report["latency_timer_ms"], latency.found_ms
+    if timer is None:
         return
+    if not report["low_latency"]:
+        why = f"left so: {latency.reason or '--keep-latency'}"
+        then = "run `udriver udev install`, its rule sets the timer to 1 ms"
+    elif found is not None and found > timer:
+        why = f"set for this run by {latency.method}, {found} ms before and after"
+        then = "run `udriver udev install`, its rule sets the timer to 1 ms for all programs"
+    else:
+        why = "which is the shortest"
+        then = f"run `udriver bench {report['port']}` to see what else a round trip is made of"
     print(
-        f"udriver: {report['port']} holds short packets back for {timer} ms, round trips took "
-        f"{report['latency_us']['p50'] / 1000:.1f} ms ({report['low_latency_reason']}); "
-        "run `udriver udev install`, its rule sets the timer to 1 ms",
+        f"udriver: {report['port']} holds answers of less than 62 bytes back for its latency timer, "
+        f"{timer} ms in {latency.file} ({why}); round trips took "
+        f"{report['latency_us']['p50'] / 1000:.1f} ms; {then}",
         file=sys.stderr,
     )
 

@@ -25,7 +25,7 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _KILL_GRACE_S = 10.0
 
 
-def environment(results: Path) -> dict[str, str]:
+def environment(results: Path, machine: str) -> dict[str, str]:
     """What every command finds in its environment: this interpreter and the checkout."""
     # Not resolved: the folder of a venv's `python`, not of what that is a link to.
     programs = Path(sys.executable).parent
@@ -35,7 +35,7 @@ def environment(results: Path) -> dict[str, str]:
         "LANG": "C.UTF-8",
         "PYTHONPATH": f"{CHECKOUT}:{CHECKOUT / 'hw'}",
         "UDRIVER_RESULTS": str(results),
-        "UDRIVER_IN_VM": "1",
+        "UDRIVER_IN_VM": machine,
     }
 
 
@@ -57,7 +57,8 @@ class Reports:
         self._status: dict[int, int] = {}
         self._gone = False
         self.ready_uptime: float | None = None  # seconds since the guest kernel's start
-        threading.Thread(target=self._read, name="reports", daemon=True).start()
+        self._reader = threading.Thread(target=self._read, name="reports", daemon=True)
+        self._reader.start()
 
     def wait_ready(self, timeout: float) -> bool:
         """Whether the guest said it is ready, within the time or before it died."""
@@ -76,6 +77,15 @@ class Reports:
     def kill(self, number: int) -> None:
         """SIGKILL to all that the job started."""
         raise NotImplementedError
+
+    def close(self) -> None:
+        """Let go of the socket; the reader is gone on return."""
+        try:
+            self._socket.shutdown(socket.SHUT_RDWR)  # wakes it
+        except OSError:
+            pass
+        self._reader.join()
+        self._socket.close()
 
     def _read(self) -> None:
         try:

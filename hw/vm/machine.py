@@ -99,7 +99,7 @@ class Machine(Commands):
         cwd: Path | None = None,
     ) -> Job:
         """Start a command; `env` is added to the guest's, standard input is /dev/null."""
-        variables = {**environment(self.results), **(env or {})}
+        variables = {**environment(self.results, "qemu"), **(env or {})}
         return self._agent.start(argv, env=variables, cwd=str(cwd or Path.cwd()))
 
     def console(self) -> str:

@@ -51,7 +51,8 @@ class Kept:
         self._ended = threading.Event()
         self._process: subprocess.Popen[bytes] | None = None
         self._error: OSError | None = None
-        threading.Thread(target=self._keep, name=name, daemon=True).start()
+        self._keeper = threading.Thread(target=self._keep, name=name, daemon=True)
+        self._keeper.start()
         self._started.wait()
         if self._error is not None:
             raise self._error
@@ -105,7 +106,7 @@ class Kept:
                 os.killpg(self._process.pid, signal.SIGKILL)
             except ProcessLookupError:
                 pass  # it ended in between
-        self._ended.wait()
+        self._keeper.join()
 
     def _keep(self) -> None:
         try:

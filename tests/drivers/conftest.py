@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import guest_device
-from tests.rungs import QUIRKS, Quirk, reason, rung
+from tests.rungs import CHIPS, QUIRKS, Quirk, reason, rung
 from udriver.kernel import sched
 from udriver.kernel.completion import Completion
 from udriver.kernel.context import hardirq_exit, hardirq_name
@@ -114,7 +114,7 @@ def bare(request: pytest.FixtureRequest) -> Iterator[Any]:
     here = rung(request.config)
     if Quirk.NEVER_MUTE in QUIRKS[here]:
         pytest.skip(reason(here, Quirk.NEVER_MUTE))
-    if here in ("qemu", "usbip"):
+    if here == "qemu" or here in CHIPS:
         device: Any = guest_device(request, jumper=False)
     else:
         device = BarePty()

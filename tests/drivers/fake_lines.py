@@ -31,7 +31,7 @@ class FakeLines:
         self.counts = NOTHING.copy()
         self.gone = False
         self.fails: list[int] = []  # the errno of each TIOCMGET to come; the last one stays
-        self.counted = self.waits = True
+        self.counted = self.waits = self.moves = True
         self.entries = 0
         self.before_entry: list[Callable[[], None]] = []
         self.looks = 0
@@ -46,7 +46,7 @@ class FakeLines:
         for line, level in levels.items():
             if bool(self.level & LINES[line]) != level:
                 self.level ^= LINES[line]
-                self.counts["rng" if line == "ri" else line] += 1
+                self.counts["rng" if line == "ri" else line] += self.moves
         os.eventfd_write(self._wake, 1)
 
     def unplug(self) -> None:

@@ -21,6 +21,7 @@ from tests.drivers.fake_lines import FakeLines
 from udriver.drivers import capture, miwait, modem
 from udriver.drivers.edges import LINES, Edge
 from udriver.drivers.irqchip import IRQCHIPS
+from udriver.drivers.port import Port
 from udriver.drivers.usbserial import UsbSerial
 from udriver.errors import DeviceGone, Timeout, UDriverError, Unsupported
 from udriver.kernel import tracepoint
@@ -369,11 +370,12 @@ def test_a_number_stays_the_same_and_tells_its_method(on_select: UsbSerial) -> N
     assert on_select.modem.method is None
 
 
-@pytest.mark.parametrize("counted", [True, False], ids=["counted", "not counted"])
+@pytest.mark.parametrize("counters", ["count", "stand still", "are not there"])
 def test_where_tiocmiwait_is_not_the_lines_are_polled(
-    on_select: UsbSerial, lines: FakeLines, counted: bool, until: Until
+    on_select: UsbSerial, lines: FakeLines, counters: str, until: Until
 ) -> None:
-    lines.waits, lines.counted = False, counted
+    lines.waits, lines.counted = False, counters != "are not there"
+    lines.moves = counters == "count"  # else as cp210x's
     handler = Handler(on_select, "dcd")
     moments = []
     for number, level in enumerate((True, False), 1):
@@ -391,15 +393,60 @@ def test_where_tiocmiwait_is_not_the_lines_are_polled(
 
 
 def test_an_idle_line_asks_the_chip_nothing(
-    on_select: UsbSerial, lines: FakeLines, until: Until
+    on_select: UsbSerial, lines: FakeLines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For ftdi_sio TIOCMGET is a transfer on the USB; the counters are in memory."""
-    lines.waits = False
+    monkeypatch.setattr(capture, "is_inside", lambda tid, fd: None)
+    monkeypatch.setattr(capture, "BLIND_WINDOW", capture.WINDOW)
     handler = Handler(on_select, "dcd")
     before = lines.looks
     time.sleep(10 * capture.WINDOW)
     assert lines.looks == before
     handler.free()
+
+
+# cdc_acm, which counts a ring as often as it is told of it, and wakes nobody at its end
+
+
+def test_the_end_of_a_ring_that_wakes_nobody_is_polled_for(
+    on_select: UsbSerial, lines: FakeLines, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Port, "driver", "cdc_acm")
+    other = Handler(on_select, "dsr")
+    handler = Handler(on_select, "ri")  # the capture runs already, and begins to poll
+    for number in range(1, 4):
+        lines.set(ri=True)
+        until(lambda: len(handler.records) == 2 * number - 1, "the ring")  # noqa: B023
+        lines.counts["rng"] += 1  # as with each message
+        lines.set(dsr=bool(number & 1))
+        lines.level &= ~LINES["ri"]
+        until(lambda: len(handler.records) == 2 * number, "its end")  # noqa: B023
+    until(lambda: len(other.records) == 3, "the other line")
+    handler.free()
+    other.free()
+    assert handler.kinds == ["rising", "falling"] * 3
+    assert [record.missed for record in handler.records] == [0] * 6
+    assert other.kinds == ["rising", "falling", "rising"]
+
+
+def test_without_a_request_for_ri_nobody_polls(
+    on_select: UsbSerial, lines: FakeLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Port, "driver", "cdc_acm")
+    handler = Handler(on_select, "dcd")
+    before = lines.looks
+    time.sleep(10 * capture.WINDOW)
+    assert lines.looks <= before + 1  # the second look behind the waiting thread's entry
+    handler.free()
+
+
+def test_a_line_that_a_driver_has_not_is_refused(
+    on_select: UsbSerial, lines: FakeLines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Port, "driver", "cdc_acm")
+    with pytest.raises(Unsupported, match="cdc_acm has no CTS"):
+        on_select.line_irq("cts")
+    assert on_select.line_irq("dcd") > 0
 
 
 # the end

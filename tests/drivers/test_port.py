@@ -210,7 +210,7 @@ def test_what_a_pty_has_not(bare: Any) -> None:
     assert caught.value.errno == errno.EOPNOTSUPP
 
 
-@without(Quirk.PURGES_AT_OPEN)
+@without(Quirk.PURGES_AT_OPEN, Quirk.FORGETS_AT_CLOSE)
 def test_stale_bytes_are_thrown_away_and_counted(bare: Any) -> None:
     bare.push(b"stale" * 20)
     fd = os.open(bare.path, os.O_RDWR | os.O_NOCTTY)

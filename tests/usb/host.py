@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from udriver_hw.chips.cable import Jumpered
+from udriver_hw.chips.cdc_acm import CdcAcm
+from udriver_hw.chips.cp210x import Cp210x
 from udriver_hw.chips.ft232r import Ft232r
 from udriver_hw.chips.usb import Setup, Stall
 from udriver_hw.chips.usb_serial import UsbSerial
@@ -25,6 +28,13 @@ class Host:
         """One control transfer without data to the chip."""
         setup = Setup(kind, request, value, index, length)
         return self.chip.control(setup, b"", self.now)
+
+    def send(
+        self, kind: int, request: int, value: int = 0, data: bytes = b"", index: int = 0
+    ) -> None:
+        """One control transfer with data to the chip; what it set off on the line has happened."""
+        self.chip.control(Setup(kind, request, value, index, len(data)), data, self.now)
+        self.chip.advance(self.now)
 
     def order(self, request: int, value: int = 0, index: int = 0) -> None:
         """A vendor request, as ftdi_sio sends it."""
@@ -56,6 +66,19 @@ class Host:
         self.chip.advance(self.now)
         return packet
 
+    def told(self) -> bytes | None:
+        """Interrupt IN, one packet."""
+        packet = self.chip.give_in(0x83, self.now)
+        self.chip.advance(self.now)
+        return packet
+
+    def packets(self) -> list[bytes]:
+        """All packets there are now."""
+        found = []
+        while (packet := self.read()) is not None:
+            found.append(packet)
+        return found
+
     def until_packet(self, end: int) -> bytes:
         """Poll at each event until a packet comes; ``now`` is then when it left."""
         while (packet := self.read()) is None:
@@ -67,18 +90,21 @@ class Host:
 
     def drain(self) -> bytes:
         """All packets there are now, without their status bytes."""
-        data = b""
-        while (packet := self.read()) is not None:
-            data += packet[2:]
-        return data
+        return b"".join(packet[2:] for packet in self.packets())
 
 
 def stalls(
-    host: Host, kind: int, request: int, value: int = 0, index: int = 0, length: int = 0
+    host: Host,
+    kind: int,
+    request: int,
+    value: int = 0,
+    index: int = 0,
+    length: int = 0,
+    data: bytes = b"",
 ) -> bool:
     """Whether this control transfer is stalled."""
     try:
-        host.standard(kind, request, value, index, length)
+        host.chip.control(Setup(kind, request, value, index, length or len(data)), data, host.now)
     except Stall:
         return True
     return False
@@ -87,3 +113,22 @@ def stalls(
 def ft232r(**options: bool) -> Host:
     """A host with one of ours."""
     return Host(Ft232r("UDTEST01", **options))
+
+
+def cp210x(**options: bool) -> Host:
+    """A host with one of ours, its UART switched on."""
+    host = Host(Cp210x("UDTEST01", **options))
+    host.send(0x41, 0x00, 1)
+    return host
+
+
+def cdc_acm(**options: bool) -> Host:
+    """A host with one of ours."""
+    return Host(CdcAcm("UDTEST01", **options))
+
+
+def jumper(host: Host) -> Jumpered:
+    """What is on the chip's line."""
+    cable = host.chip.cable
+    assert isinstance(cable, Jumpered)
+    return cable

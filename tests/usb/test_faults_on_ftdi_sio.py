@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
-from tests.usb.test_on_ftdi_sio import (
+from tests.usb.test_under_its_driver import (
     LINES,
+    MIWAIT,
     TIOCMIWAIT,
     Sleeper,
     asleep_in,
@@ -206,7 +207,7 @@ def test_modem_edge(faulty: Plug, line: str) -> None:
         before = icount(fd)[line]
         assert not modem(fd) & LINES[line]
         waiter = Sleeper(lambda: fcntl.ioctl(fd, TIOCMIWAIT, LINES[line]))
-        asleep_in(waiter, "miwait")
+        asleep_in(waiter, *MIWAIT)
         os.write(fd, b"5")
         assert waiter.end() == 0
         assert modem(fd) & LINES[line]

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from tests.usb.fake_vhci import IN, OUT, configure, replies, setup, submit, unlink
 from tests.usb.host import MS
-from udriver_hw.chips.ft232r import Ft232r
 from udriver_hw.chips.usb import Function, NeverAnswered, Setup, Stall
 from udriver_hw.plug import CHIPS
 from udriver_hw.usbip import ProtocolError, Session
@@ -53,10 +52,11 @@ def test_any_request_is_answered_within_its_length_or_stalled(
     assert len(chip.device_descriptor()) == 18  # alive
 
 
-@settings(max_examples=200, derandomize=True, deadline=None)
-@given(st.lists(st.binary(max_size=200), max_size=20))
-def test_any_bytes_end_the_session_or_wait_for_more(chunks: list[bytes]) -> None:
-    session = Session(Ft232r())
+@pytest.mark.parametrize("name", CHIPS)
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(chunks=st.lists(st.binary(max_size=200), max_size=20))
+def test_any_bytes_end_the_session_or_wait_for_more(name: str, chunks: list[bytes]) -> None:
+    session = Session(CHIPS[name]())
     try:
         for chunk in chunks:
             session.feed(chunk)
@@ -72,6 +72,13 @@ commands = st.one_of(
     st.tuples(st.just("unlink"), st.integers(-1, 8)),  # the how many-th URB that is pending
     st.tuples(st.just("wait"), st.integers(0, 40)),
     st.tuples(st.just("line"), st.booleans()),
+    st.tuples(st.just("told"), st.sampled_from([0, 1, 8, 10, 16, 64])),  # interrupt endpoint
+    st.tuples(st.just("error"), st.sampled_from([0x02, 0x04, 0x08, 0x10, 0x1E])),
+    # cp210x: its UART is on, and events are embedded
+    st.tuples(st.just("control"), st.just(Setup(0x41, 0, 1, 0, 0))),
+    st.tuples(st.just("control"), st.just(Setup(0x41, 0x15, 0xEC, 0, 0))),
+    # cdc_acm: a break for so many milliseconds
+    st.tuples(st.just("control"), st.just(Setup(0x21, 0x23, 5, 0, 0))),
 )
 
 
@@ -114,6 +121,9 @@ class Wild:
             self.now += argument * MS
         elif verb == "line":
             self.chip.dte.set_line("cts", bool(argument), self.now)  # type: ignore[attr-defined]
+        elif verb == "error":
+            assert isinstance(argument, int)
+            self.chip.cable.say(b"e", argument)  # type: ignore[attr-defined]
         elif verb == "unlink":
             assert isinstance(argument, int)
             victims = [*self.pending, 0xDEAD]
@@ -132,9 +142,10 @@ class Wild:
             self.feed(submit(number, inward, 0, length, data, setup=setup(*argument)))
         else:
             assert isinstance(argument, int)
-            inward, length = verb == "in", argument
+            inward, length = verb != "out", argument
             data = b"" if inward else bytes(length)
-            self.feed(submit(number, IN if inward else OUT, 1 if inward else 2, length, data))
+            endpoint = {"in": 1, "out": 2, "told": 3}[verb]
+            self.feed(submit(number, IN if inward else OUT, endpoint, length, data))
         self.pending[number] = length
         if inward:
             self.inward.add(number)
@@ -167,11 +178,12 @@ class Wild:
         self.turn()
 
 
-@pytest.mark.parametrize("seed", range(8))
-def test_mutated_traffic_ends_in_a_reply_or_a_protocol_error(seed: int) -> None:
+@pytest.mark.parametrize("name", CHIPS)
+@pytest.mark.parametrize("seed", range(4))
+def test_mutated_traffic_ends_in_a_reply_or_a_protocol_error(seed: int, name: str) -> None:
     dice = random.Random(seed)
     for _ in range(40):
-        session = Session(Ft232r())
+        session = Session(CHIPS[name]())
         stream = bytearray(configure())
         for seqnum in range(2, 12):
             stream += submit(

@@ -24,8 +24,9 @@ def sim(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.skipif(vhci.why_not() is None, reason="here one can be plugged in")
-def test_without_vhci_or_root_it_is_77_and_one_sentence() -> None:
-    done = sim("--usb", "ft232r")
+@pytest.mark.parametrize("name", plug.CHIPS)
+def test_without_vhci_or_root_it_is_77_and_one_sentence(name: str) -> None:
+    done = sim("--usb", name)
     assert (done.returncode, done.stdout) == (77, "")
     assert done.stderr.count("\n") == 1
     assert str(vhci.why_not()) in done.stderr
@@ -35,6 +36,8 @@ def test_without_vhci_or_root_it_is_77_and_one_sentence() -> None:
     ("arguments", "status", "says"),
     [
         (["--usb", "ft232r", "--serial", "x" * 40], 2, "EEPROM has no room"),
+        (["--usb", "cp210x", "--serial", "x" * 64], 2, "63 characters"),
+        (["--usb", "cdc_acm", "--serial", "x" * 127], 2, "longer than 126"),
         (["--usb", "ft232r", "--script", "/nonexistent"], 2, "No such file"),
         (["--usb", "pl2303"], 2, "is not one of"),
         (["--usb", "ft232r", "--link", "here"], 2, "--link goes with a pty"),
@@ -49,12 +52,12 @@ def test_what_cannot_be_is_refused(arguments: list[str], status: int, says: str)
     assert "Traceback" not in done.stderr
 
 
-def test_a_chip_that_is_not_there_yet_is_77(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(plug, "PLANNED", ("later",))
-    assert plug.main(["later"]) == 77
-    assert "no model of later yet" in capsys.readouterr().err
+@pytest.mark.parametrize("name", plug.CHIPS)
+def test_two_chips_of_any_kind_have_two_serials_and_one_cable(name: str) -> None:
+    one, other = plug._wired(plug._arguments([name, "--wiring", "null-modem"]))
+    assert one.idProduct == other.idProduct == plug.CHIPS[name]().idProduct
+    assert one.cable is other.cable
+    assert one.strings[2] != other.strings[2]
 
 
 @pytest.mark.parametrize(
@@ -68,12 +71,6 @@ def test_a_chip_that_is_not_there_yet_is_77(
 def test_what_is_on_the_wire(options: list[str], cables: list[type]) -> None:
     chips = plug._wired(plug._arguments(["ft232r", *options]))
     assert [type(chip.cable) for chip in chips] == cables
-
-
-def test_two_chips_have_two_serials_and_one_cable() -> None:
-    one, other = plug._wired(plug._arguments(["ft232r", "--wiring", "null-modem"]))
-    assert one.cable is other.cable
-    assert one.strings[2] != other.strings[2]
 
 
 def test_a_script_is_read(tmp_path: Path) -> None:

@@ -4,35 +4,52 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from vm.failure import Missing
 from vm.machine import Machine
 from vm.packages import cached_kernel, require_programs
+from vm.uml_kernel import FETCH, RUN_PROGRAMS, cached_uml
 
 
-def _why_not() -> str:
+def _skip_unless_asked_for(
+    request: pytest.FixtureRequest, name: str, require: Callable[[], object]
+) -> None:
+    """Skip, naming the command that would bring the rung, unless it is asked for and can boot."""
+    if request.config.getoption("--udriver-rung") not in (name, "all"):
+        pytest.skip(f"rung {name}: not asked for; `pytest --udriver-rung all` boots a real kernel")
     if os.environ.get("UDRIVER_IN_VM"):
-        return "this is the guest already"
+        pytest.skip(f"rung {name}: this is the guest already")
     if os.environ.get("UDRIVER_VM"):
-        return ""  # asked for by name: what is missing is then a failure
+        return  # asked for by name: what is missing is then a failure
     try:
-        require_programs()
-        cached_kernel()
+        require()
     except Missing as missing:
-        return str(missing)
-    return ""
+        pytest.skip(f"rung {name}: {missing}")
+
+
+def _require_qemu() -> None:
+    require_programs()
+    cached_kernel()
+
+
+def _require_uml() -> None:
+    require_programs(RUN_PROGRAMS, FETCH)
+    cached_uml()
 
 
 @pytest.fixture(scope="session")
 def rung_qemu(request: pytest.FixtureRequest) -> None:
-    """Skip, naming the command that would bring the rung, unless it is asked for and can boot."""
-    if request.config.getoption("--udriver-rung") == "pty":
-        pytest.skip("rung qemu: not asked for; `pytest --udriver-rung all` boots a real kernel")
-    if why := _why_not():
-        pytest.skip(f"rung qemu: {why}")
+    """QEMU can boot, or the test is skipped."""
+    _skip_unless_asked_for(request, "qemu", _require_qemu)
+
+
+@pytest.fixture(scope="session")
+def rung_uml(request: pytest.FixtureRequest) -> None:
+    """User Mode Linux can boot, or the test is skipped."""
+    _skip_unless_asked_for(request, "uml", _require_uml)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,9 @@ signal again and again until the waiting thread is out, because one that arrives
 system call is lost. The waiting thread stays until then: a signal to one that has ended is an error.
 
 Neither sleeps in a completion: with the inline irqchip it would take the driver's interrupts.
-Where the tty driver has no TIOCMIWAIT the first thread looks every 5 ms.
+Where the tty driver has no TIOCMIWAIT the first thread looks at the levels every 5 ms: the counters of
+such a driver stand still (cp210x: TIOCGICOUNT is there, and counts errors only). And cdc_acm wakes for the
+beginning of a ring alone, so while somebody asks for RI the second thread looks every 5 ms.
 
 A look that fails takes nothing: what it would have seen is seen by the next. So unless the tty has gone
 it is done again until it succeeds, and if that takes long, those who wait are told.
@@ -38,6 +40,10 @@ BLIND_WINDOW = 0.1  # seconds between two second looks where /proc does not say 
 KICK_WINDOW = 0.001
 PATIENCE = 0.5  # seconds that looks may fail before it is told: an unplug is a hangup by then
 
+UNCOUNTED = {"cdc_acm": ("ri",)}
+"""Lines of which a tty driver's counter does not tell each edge. cdc_acm counts a ring with each message
+that comes while it lasts, and not its end (acm_process_notification())."""
+
 Found = list[tuple[LineEdges, int, int]]
 """Edges with their timestamp and its error, both ns."""
 
@@ -47,7 +53,8 @@ class Capture:
     they do no more, and ``ended(error)`` once if the tty goes, all on its own threads.
 
     ``method`` is "TIOCMIWAIT" or "polling", ``error_ns`` how late its timestamps are as far as
-    measured. Raises Unsupported where there are no modem lines, and OSError.
+    measured; ``watched()`` the TIOCM_* bits that anybody asks for. Raises Unsupported where there are no
+    modem lines, and OSError.
     """
 
     def __init__(
@@ -56,11 +63,14 @@ class Capture:
         report: Callable[[Found], None],
         failing: Callable[[OSError | None], None],
         ended: Callable[[OSError], None],
+        watched: Callable[[], int],
     ) -> None:
         self._port = port
         self._report = report
         self._failing = failing
         self._ended = ended
+        self._watched = watched
+        self._uncounted = UNCOUNTED.get(port.driver, ())
         self.method = "TIOCMIWAIT"
         self.error_ns = 0
         self._looking = threading.Lock()  # of the two threads
@@ -103,11 +113,16 @@ class Capture:
         finally:
             os.close(self._entered)
 
+    def watch(self) -> None:
+        """What ``watched()`` gives has grown."""
+        os.eventfd_write(self._entered, 1)
+
     def _counts(self) -> Counts:
-        counts = self._port.icount()
+        counts = self._port.icount() if self.method == "TIOCMIWAIT" else None
         if counts is None:
             return {}
-        return {"cts": counts.cts, "dsr": counts.dsr, "dcd": counts.dcd, "ri": counts.rng}
+        all_four = {"cts": counts.cts, "dsr": counts.dsr, "dcd": counts.dcd, "ri": counts.rng}
+        return {line: count for line, count in all_four.items() if line not in self._uncounted}
 
     # the thread that waits
 
@@ -143,8 +158,10 @@ class Capture:
                 self._look(woke, takes)
 
     def _poll(self) -> None:
-        self.method = "polling"
-        self.error_ns = int(WINDOW * 1e9)
+        with self._looking:
+            self.method = "polling"
+            self.error_ns = int(WINDOW * 1e9)
+            self.lines.counts = {}
         while not self._stopping:
             time.sleep(WINDOW)
             self._look(None)
@@ -155,7 +172,7 @@ class Capture:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         blind = False
         while not self._stopping:
-            if self._entry(BLIND_WINDOW if blind else None):
+            if self._entry(WINDOW if self._rings() else BLIND_WINDOW if blind else None):
                 blind = not self._wait_until_inside()
             try:
                 self._look(None)
@@ -169,6 +186,11 @@ class Capture:
         if self._waiter.ident is not None:
             self._waiter.join()
         complete_all(self._stopped)
+
+    def _rings(self) -> bool:
+        """Whether somebody asks for a line that the waiting thread is not woken for."""
+        bits = self._watched()
+        return any(bits & LINES[line] for line in self._uncounted)
 
     def _entry(self, timeout: float | None) -> bool:
         """Sleep until the waiting thread says that it goes in."""
@@ -220,10 +242,12 @@ class Capture:
             since = self._seen_ns
             before, first, after = self._read()
             counts = first
-            if counts and counts == self.lines.counts:
+            if counts and counts == self.lines.counts and not self._uncounted:
                 self._seen_ns = before  # no edge until then; and no question to the chip
                 return
             level = self._port.modem_lines()
+            if self._uncounted or not counts:
+                after = time.monotonic_ns()  # the level tells, and the chip took its time over it
             if not self.lines.agree(level, counts):
                 before, counts, after, level = self._settle(counts)
             once = [line for line in LINES if self.lines.counted(line, first)]

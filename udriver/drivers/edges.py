@@ -29,7 +29,7 @@ LINES: dict[str, int] = {
 """The four inputs of a DTE, and their TIOCM_* bits."""
 
 Counts = Mapping[str, int]
-"""How many edges of each line the kernel has counted; empty where it counts none."""
+"""How many edges the kernel has counted of each line that it counts; empty where it counts none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +78,15 @@ class Lines:
 
     def agree(self, level: int, counts: Counts) -> bool:
         """Whether counts and levels tell the same story since the last look."""
-        return not counts or all(
-            self.counted(line, counts) & 1 == bool((level ^ self.level) & bit)
-            for line, bit in LINES.items()
+        return all(
+            self.counted(line, counts) & 1 == bool((level ^ self.level) & LINES[line])
+            for line in counts
         )
 
     def by_count(self, level: int, counts: Counts) -> int:
-        """``level`` with the four lines where the parity of their counts says they are."""
-        for line, bit in LINES.items():
+        """``level`` with the lines that are counted where the parity of their counts says they are."""
+        for line in counts:
+            bit = LINES[line]
             odd = self.counted(line, counts) & 1
             level = level & ~bit | (self.level ^ bit * odd) & bit
         return level

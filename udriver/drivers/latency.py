@@ -29,15 +29,17 @@ class Latency:
     """The latency of one open tty: made short here, and put back by restore().
 
     ``method`` is "ASYNC_LOW_LATENCY", "latency_timer" or None when neither took; ``timer_ms`` what
-    sysfs says now, None where the driver has no timer; ``reason`` why neither took, or "".
+    sysfs says now and ``found_ms`` what it said first, None where the driver has no timer; ``file`` is the
+    timer's; ``reason`` why neither took, or "".
     """
 
     def __init__(self, device: str, sysfs: Path = Path("/sys")) -> None:
         self._fd = -1
         name = os.path.basename(device)
-        self._file = sysfs / "bus/usb-serial/devices" / name / "latency_timer"
+        self.file = sysfs / "bus/usb-serial/devices" / name / "latency_timer"
         self._flags: int | None = None
         self._timer: int | None = None
+        self.found_ms: int | None = None
         self.method: str | None = None
         self.reason = ""
 
@@ -45,13 +47,14 @@ class Latency:
     def timer_ms(self) -> int | None:
         """The latency timer in ms, None where there is none to be read."""
         try:
-            return int(self._file.read_text())
+            return int(self.file.read_text())
         except (OSError, ValueError):
             return None
 
     def lower(self, fd: int) -> None:
         """Make it short, ``fd`` being the open tty, by the first method that is still so when read back."""
         self._fd = fd
+        self.found_ms = self.timer_ms
         if self._set_flag():
             self.method = "ASYNC_LOW_LATENCY"
         elif self._set_timer():
@@ -60,7 +63,7 @@ class Latency:
     def restore(self) -> None:
         """Put back what was found. Raises OSError on a tty that is gone."""
         if self._timer is not None:
-            self._file.write_text(str(self._timer))
+            self.file.write_text(str(self._timer))
             self._timer = None
         if self._flags is not None:
             _set_flags(self._fd, self._flags)
@@ -91,14 +94,14 @@ class Latency:
             self.reason = ""
             return True  # 0 too: QEMU's chip; nothing is faster
         try:
-            self._file.write_text(str(FAST_MS))
+            self.file.write_text(str(FAST_MS))
         except OSError as error:
-            self.reason += f"; {self._file}: {error.strerror}"
+            self.reason += f"; {self.file}: {error.strerror}"
             return False
         self._timer = before
         after = self.timer_ms
         if after != FAST_MS:
-            self.reason += f"; {self._file} stays at {after} ms"
+            self.reason += f"; {self.file} stays at {after} ms"
         return after == FAST_MS
 
 

@@ -48,6 +48,8 @@ __all__ = ["ModemLines"]
 
 QUEUE = 1024  # records of one line that wait to be taken; the oldest go first
 BOTH = IRQF_TRIGGER_RISING | IRQF_TRIGGER_FALLING
+# USB PSTN 1.2, table 31 has no bit for CTS, and acm_tty_tiocmget() says it is on, always
+NOT_THERE = {"cdc_acm": ("cts",)}
 
 
 class _Line:
@@ -84,7 +86,7 @@ class ModemLines:
         # stop() waits for the capture's threads under _setup: what they take, Capture._looking, is held by
         # no one who wants any of these. Handlers take none.
         self._setup = threading.RLock()
-        self._holders: set[object] = set()
+        self._holders: dict[object, int] = {}  # and the lines that each asks for
         self._capture: Capture | None = None
         self._pps: Pps | None = None
         self._pipe: tuple[int, int] | None = None
@@ -104,13 +106,19 @@ class ModemLines:
 
         Of its flags IRQF_TRIGGER_RISING and _FALLING say which edges; without either it is both. An
         edge is one that came after request_irq() returned. Raises ValueError for another name, and
-        the first time Unsupported where the tty has no modem lines, and DeviceGone.
+        the first time Unsupported where the tty has no modem lines, or not this one, and DeviceGone.
         """
         if line not in LINES:
             raise ValueError(f"a modem line is one of {', '.join(LINES)}, not {line!r}")
         known = self._lines.get(line)
         if known is not None:
             return known.irq  # without a lock: a handler may ask, too
+        port = self._driver.port
+        if line in NOT_THERE.get(port.driver, ()):
+            raise Unsupported(
+                f"{port.path}: {port.driver} has no {line.upper()}, no edge of it would ever come; "
+                "use another line or another adapter"
+            )
         with self._setup:
             if line not in self._lines:
                 self._driver.modem_lines()
@@ -140,7 +148,7 @@ class ModemLines:
         before = self._seen(lines)
         self._waiters[changed] = None
         try:
-            capture = self._hold(changed)
+            capture = self._hold(changed, lines)
             while self._seen(lines) == before:
                 self._check()
                 left = None if deadline is None else deadline - time.monotonic()
@@ -176,15 +184,17 @@ class ModemLines:
     def _seen(self, lines: int) -> list[int]:
         return [self.edges[line] for line, bit in LINES.items() if bit & lines]
 
-    def _hold(self, who: object) -> Capture:
-        """Capture edges for as long as anybody holds."""
+    def _hold(self, who: object, lines: int) -> Capture:
+        """Capture edges for as long as anybody holds; ``lines`` are what is asked for."""
         with self._setup:
             self._driver.modem_lines()
             self.failure = None  # it tells of them again
-            self._holders.add(who)
+            self._holders[who] = lines
             try:
                 if self._capture is None:
                     self._capture = self._start()
+                else:
+                    self._capture.watch()
             except BaseException:
                 self._drop(who)
                 raise
@@ -192,7 +202,7 @@ class ModemLines:
 
     def _drop(self, who: object) -> None:
         with self._setup:
-            self._holders.discard(who)
+            self._holders.pop(who, None)
             if not self._holders:
                 self._stop()
 
@@ -208,7 +218,7 @@ class ModemLines:
             raise
         self._irq = irq
         try:
-            return Capture(driver.port, self._report, self._failing, self._ended)
+            return Capture(driver.port, self._report, self._failing, self._ended, self._watched)
         except Unsupported:
             raise
         except OSError as exc:
@@ -216,6 +226,11 @@ class ModemLines:
                 driver._hangup(str(exc.strerror))
                 raise driver._loss() from None
             raise
+
+    def _watched(self) -> int:
+        return sum(
+            bit for bit in LINES.values() if any(bit & own for own in self._holders.copy().values())
+        )
 
     def _stop(self) -> None:
         capture, self._capture = self._capture, None
@@ -263,7 +278,10 @@ class ModemLines:
 
     @property
     def method(self) -> str | None:
-        """How edges are learned of: "TIOCMIWAIT" or "polling"; None while nobody asks for any."""
+        """How edges are learned of: "TIOCMIWAIT" or "polling"; None while nobody asks for any.
+
+        With cdc_acm it is TIOCMIWAIT, and polling for RI, whose end wakes nobody there.
+        """
         capture = self._capture
         return None if capture is None else capture.method
 
@@ -279,7 +297,7 @@ class ModemLines:
             line = self._by_irq.get(irq)
             if line is None:
                 raise self._driver._loss()
-            self._hold(line)
+            self._hold(line, LINES[line.name])
             line.trigger = BOTH
             line.records.clear()
             line.raised = False

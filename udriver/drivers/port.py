@@ -165,6 +165,14 @@ class Port:
         """The short name for messages, ``ttyUSB0``."""
         return self.device.removeprefix("/dev/")
 
+    @property
+    def driver(self) -> str:
+        """The kernel's driver of it, as "ftdi_sio"; "" where there is none, as of a pty."""
+        try:
+            return os.path.basename(os.readlink(f"/sys/class/tty/{self.name}/device/driver"))
+        except OSError:
+            return ""
+
     # opening
 
     def _open_node(self) -> int:

@@ -11,7 +11,7 @@ Not modelled: voltages; XON and XOFF of our own do not wait for the character be
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum
+from enum import Flag, auto
 from typing import NamedTuple
 
 from udriver_hw.chips.uart import Uart
@@ -25,13 +25,30 @@ INPUTS = ("cts", "dsr", "ri", "dcd")
 LOW_WATER = 4
 
 
-class Flow(Enum):
-    """Who may hold whom back."""
+class Flow(Flag):
+    """Who may hold whom back: an input TXD, an output the far end. IXON and IXOFF as in termios."""
 
-    NONE = "none"
-    RTS_CTS = "rts/cts"
-    DTR_DSR = "dtr/dsr"
-    XON_XOFF = "xon/xoff"
+    NONE = 0
+    CTS = auto()
+    RTS = auto()
+    DSR = auto()
+    DTR = auto()
+    IXON = auto()  # an XOFF that comes stops TXD
+    IXOFF = auto()  # we send XOFF when we are full
+    RTS_CTS = RTS | CTS
+    DTR_DSR = DTR | DSR
+    XON_XOFF = IXON | IXOFF
+
+    def __str__(self) -> str:
+        return PAIRS.get(self) or "+".join(str(flag.name).lower() for flag in self)
+
+
+PAIRS = {
+    Flow.NONE: "none",
+    Flow.RTS_CTS: "rts/cts",
+    Flow.DTR_DSR: "dtr/dsr",
+    Flow.XON_XOFF: "xon/xoff",
+}
 
 
 class Run(NamedTuple):
@@ -51,6 +68,7 @@ class Dte:
     def __init__(self, *, fed: int, kept: int, paced: bool = False) -> None:
         self.uart = Uart(fed, paced=paced)
         self.kept = kept
+        self.listening = True  # else what comes to RXD is lost: the chip's UART is off
         self.parity = "N"  # N, O, E, M or S; Framing knows only whether there is one
         self.flow = Flow.NONE
         self.xon, self.xoff = 0x11, 0x13
@@ -139,17 +157,22 @@ class Dte:
     @property
     def dtr(self) -> bool:
         """The DTR pin: what the host wants, or less while we hold the far end back by it."""
-        return self._dtr and not (self.flow is Flow.DTR_DSR and self._full)
+        return self._dtr and not (Flow.DTR in self.flow and self._full)
 
     @property
     def rts(self) -> bool:
         """The RTS pin, likewise."""
-        return self._rts and not (self.flow is Flow.RTS_CTS and self._full)
+        return self._rts and not (Flow.RTS in self.flow and self._full)
 
     @property
     def breaking(self) -> bool:
         """Whether TXD is held low."""
         return self._breaking
+
+    @property
+    def stopped(self) -> bool:
+        """Whether an XOFF holds TXD back."""
+        return self._stopped
 
     @property
     def room(self) -> int:
@@ -173,7 +196,9 @@ class Dte:
 
     def receive(self, run: Run, now: int) -> None:
         """Characters at RXD; those there is no room for are lost, and the next one kept says so."""
-        data = self._without_xon_xoff(run.data, now) if self.flow is Flow.XON_XOFF else run.data
+        if not self.listening:
+            return
+        data = self._without_xon_xoff(run.data, now) if Flow.IXON in self.flow else run.data
         fits = data[: self.room]
         if fits:
             self._keep(Run(fits, run.status))
@@ -216,10 +241,10 @@ class Dte:
             self._breaking
             or self._stopped
             or self._stopped_by_hand
-            or (self.flow is Flow.RTS_CTS and not self.inputs["cts"])
-            or (self.flow is Flow.DTR_DSR and not self.inputs["dsr"]),
+            or (Flow.CTS in self.flow and not self.inputs["cts"])
+            or (Flow.DSR in self.flow and not self.inputs["dsr"]),
             now,
         )
-        if self.flow is Flow.XON_XOFF and self._full != self._sent_xoff:
+        if Flow.IXOFF in self.flow and self._full != self._sent_xoff:
             self._sent_xoff = self._full
             self._urgent.append(self.xoff if self._full else self.xon)

@@ -76,16 +76,6 @@ class Ft232r(UsbSerial):
 
     # bulk endpoints
 
-    def on_out(self, address: int, data: bytes, now: int) -> int:
-        """Whole packets, as many as there is room for."""
-        taken = 0
-        while taken < len(data):
-            packet = data[taken : taken + PACKET]
-            if self.dte.uart.tx.room < len(packet):
-                break
-            taken += self.dte.write(packet, now)
-        return taken
-
     def on_in(self, address: int, now: int) -> bytes | None:
         """The two status bytes and up to 62 characters."""
         run = self.latency.packet(now)

@@ -29,6 +29,7 @@ class UsbSerial(Function):
         self, strings: tuple[str, str, str], *, fed: int, kept: int, paced: bool = False
     ) -> None:
         super().__init__(*strings)
+        self.owes = False  # a short packet: the last one was full, and the host's transfer goes on
         self.dte = Dte(fed=fed, kept=kept, paced=paced)
         self.end: End = self.dte
         self.cable: Cable = Jumpered(self.end)
@@ -41,6 +42,25 @@ class UsbSerial(Function):
         """The cable's."""
         return self.cable.next_event()
 
+    def on_out(self, address: int, data: bytes, now: int) -> int:
+        """Whole packets, as many as there is room for."""
+        size = self.endpoints[address]
+        taken = 0
+        while taken < len(data):
+            packet = data[taken : taken + size]
+            if self.dte.uart.tx.room < len(packet):
+                break
+            taken += self.dte.write(packet, now)
+        return taken
+
+    def ended(self, address: int, data: bytes) -> bytes | None:
+        """``data`` as a packet, None if there is none, or one without data behind a full one.
+
+        A host's transfer ends with a short packet: without that its driver would wait for more.
+        """
+        owed, self.owes = self.owes, len(data) == self.endpoints[address]
+        return data if data or owed else None
+
     def state(self) -> dict[str, Any]:
         """What the host has set, and what came of it; a chip adds its own."""
         dte, framing = self.dte, self.dte.uart.framing
@@ -48,7 +68,7 @@ class UsbSerial(Function):
             "configuration": self.configuration,
             "baudrate": round(framing.baudrate),
             "format": f"{framing.databits}{dte.parity}{framing.stopbits:g}",
-            "flow": dte.flow.value,
+            "flow": str(dte.flow),
             "dtr": dte.dtr,
             "rts": dte.rts,
             "break": dte.breaking,
