@@ -19,13 +19,13 @@ from udriver.drivers.usbserial import UsbSerial
 from udriver.kernel.completion import Completion, wait_for_completion_timeout
 from udriver.kernel.sched import HZ
 
-def flush_carelessly(driver, data, timeout=None, write=UsbSerial.write):
-    sent = write(driver, data, timeout)
+def transact_carelessly(driver, data, size, timeout=None, transact=UsbSerial.transact):
+    answer = transact(driver, data, size, timeout)
     wait_for_completion_timeout(sent_event, HZ // 1000)
-    return sent
+    return answer
 
 sent_event = Completion("sent")
-UsbSerial.write = flush_carelessly
+UsbSerial.transact = transact_carelessly
 main(["run", "--check", "--json", "--frames", "3"])
 """
 
@@ -59,7 +59,7 @@ def test_a_wrong_driver_ends_with_status_1_and_the_report() -> None:
     result = python("-c", WRONG)
     assert result.returncode == 1, result.stderr
     assert "WARNING: result of a wait not used [M7]" in result.stderr
-    assert "<string>:10 flush_carelessly()" in result.stderr
+    assert "<string>:10 transact_carelessly()" in result.stderr
     assert "udriver: the completion checker reported M7;" in result.stderr
     assert json.loads(result.stdout)["check_reports"] == 1
 
