@@ -523,6 +523,7 @@ class UsbSerial:
                 self._unlooked = self._next_unlooked
                 self._next_unlooked = min(2 * self._unlooked, MOST_UNLOOKED)
                 return
+            os.sched_yield()  # to a far end on this very CPU
             self.chip.resample(self.irq)
         self._next_unlooked = 2
 
