@@ -143,7 +143,7 @@ def wait_for(condition: Callable[[], bool], waiter: Waiter) -> None:
     reached = False
     while not reached:
         driver = waiter.driver
-        told = driver.modem.edges, driver.port.icount(), driver.modem.level
+        told = driver.modem.edges, driver.port.icount(), driver.modem_lines()
         assert time.monotonic() < end, f"still not; edges, counters, levels: {told}"
         reached = condition()
         try:
