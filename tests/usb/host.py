@@ -132,3 +132,14 @@ def jumper(host: Host) -> Jumpered:
     cable = host.chip.cable
     assert isinstance(cable, Jumpered)
     return cable
+
+
+def plain_and_whole(host: Host) -> None:
+    """All 256 characters come back over the jumper as they are; a full packet is followed by a short one."""
+    everything = bytes(range(256))
+    assert host.write(everything) == 256
+    packets = host.packets()
+    assert [len(packet) for packet in packets] == [64] * 4 + [0]
+    assert b"".join(packets) == everything
+    host.write(b"short")
+    assert host.packets() == [b"short"]

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from tests.usb.host import MS, Host, cdc_acm, jumper, stalls
+from tests.usb.host import MS, Host, cdc_acm, jumper, plain_and_whole, stalls
 from udriver_hw.chips.cable import NullModem
 from udriver_hw.chips.cdc_acm import CdcAcm
 from udriver_hw.chips.dte import BREAK, FRAMING, OVERRUN, PARITY
@@ -15,7 +15,6 @@ from udriver_hw.chips.dte import BREAK, FRAMING, OVERRUN, PARITY
 WRITE, READ = 0x21, 0xA1
 SET_LINE_CODING, GET_LINE_CODING, SET_CONTROL_LINE_STATE, SEND_BREAK = 0x20, 0x21, 0x22, 0x23
 DCD, DSR, BREAK_BIT, RING, FRAMING_BIT, PARITY_BIT, OVERRUN_BIT = (1 << bit for bit in range(7))
-EVERYTHING = bytes(range(256))
 
 
 def coding(rate: int, stop: int = 0, parity: int = 0, databits: int = 8) -> bytes:
@@ -91,13 +90,7 @@ def test_control_line_state_is_dtr_and_rts() -> None:
 
 
 def test_all_bytes_come_as_they_are_and_a_full_packet_is_followed_by_a_short_one() -> None:
-    host = cdc_acm()
-    assert host.write(EVERYTHING) == 256
-    packets = host.packets()
-    assert [len(packet) for packet in packets] == [64] * 4 + [0]
-    assert b"".join(packets) == EVERYTHING
-    host.write(b"short")
-    assert host.packets() == [b"short"]
+    plain_and_whole(cdc_acm())
 
 
 def test_each_edge_of_dcd_dsr_and_ri_is_told_once() -> None:

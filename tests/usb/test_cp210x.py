@@ -8,7 +8,7 @@ from fractions import Fraction
 
 import pytest
 
-from tests.usb.host import MS, Host, cp210x, jumper, stalls
+from tests.usb.host import MS, Host, cp210x, jumper, plain_and_whole, stalls
 from udriver_hw.chips.cp210x import Cp210x
 from udriver_hw.chips.cp210x_baud import actual, nominal
 from udriver_hw.chips.dte import BREAK, FRAMING, OVERRUN, PARITY
@@ -18,7 +18,6 @@ IFC_ENABLE, SET_LINE_CTL, GET_LINE_CTL, SET_BREAK, SET_MHS, GET_MDMSTS = 0, 3, 4
 GET_COMM_STATUS, PURGE, SET_FLOW, GET_FLOW, EMBED_EVENTS, SET_CHARS = 16, 18, 19, 20, 21, 25
 GET_BAUDRATE, SET_BAUDRATE, VENDOR = 0x1D, 0x1E, 0xFF
 PARTNUM, ESCAPE = 0x370B, 0xEC
-EVERYTHING = bytes(range(256))
 
 
 def status(host: Host) -> tuple[int, int, int, int]:
@@ -119,13 +118,7 @@ def test_mhs_moves_one_line_or_both() -> None:
 
 
 def test_all_bytes_come_plain_and_the_transfer_ends_with_a_short_packet() -> None:
-    host = cp210x()
-    assert host.write(EVERYTHING) == 256
-    packets = host.packets()
-    assert [len(packet) for packet in packets] == [64] * 4 + [0]
-    assert b"".join(packets) == EVERYTHING
-    host.write(b"short")
-    assert host.packets() == [b"short"]
+    plain_and_whole(cp210x())
 
 
 def test_while_it_is_off_it_neither_takes_nor_hears() -> None:
