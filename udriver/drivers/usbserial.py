@@ -503,11 +503,9 @@ class UsbSerial:
         return in_turn(self, self._read_turn, deadline, "read", body, size, deadline, timeout)
 
     def _answer(self, size: int, deadline: float | None, timeout: float | None) -> bytes:
-        if not self.chip.looks:
-            pass
-        elif self._unlooked:
+        if self._unlooked:
             self._unlooked -= 1
-        else:
+        elif self.chip.looks:
             self._look(size)
         return self._read_some(size, size, deadline, timeout)
 
