@@ -9,7 +9,7 @@ import threading
 import time
 import tty
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -32,6 +32,17 @@ def wait_until(condition: Callable[[], object], what: str) -> None:
             never.wait(0.001)
         except TimeoutError:
             pass
+
+
+def open_files() -> list[str]:
+    """What the process has open; not the numbers, for a Loopback's thread changes those of its own."""
+    found = []
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found.append(os.readlink(f"/proc/self/fd/{fd}"))
+        except OSError:
+            pass  # the listing's own
+    return sorted(found)
 
 
 class Other(threading.Thread):
@@ -59,7 +70,10 @@ class Other(threading.Thread):
 
 
 class BarePty:
-    """A raw pty whose far end does nothing at all: nobody reads, so writers block."""
+    """A raw pty whose far end does nothing at all: nobody reads, so writers block.
+
+    And no thread that opens and closes fds of its own while a test counts them, as a Loopback's does.
+    """
 
     def __init__(self) -> None:
         self.master, self._slave = os.openpty()
@@ -94,6 +108,12 @@ class BarePty:
         self._slave = self.master = -1
 
     close = unplug
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from tests.drivers.conftest import BarePty, open_files
 from tests.drivers.fake_lines import FakeLines
 from udriver.drivers import capture, miwait, modem
 from udriver.drivers.edges import LINES, Edge
@@ -39,7 +40,6 @@ from udriver.kernel.irq import (
     request_irq,
 )
 from udriver.kernel.irqdesc import irq_to_desc
-from udriver_hw.loopback import Loopback
 
 Until = Callable[[Callable[[], object], str], None]
 BOTH = IRQF_TRIGGER_RISING | IRQF_TRIGGER_FALLING
@@ -53,19 +53,19 @@ def lines(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeLines]:
 
 
 @pytest.fixture
-def device() -> Iterator[Loopback]:
-    with Loopback() as loopback:
-        yield loopback
+def device() -> Iterator[BarePty]:
+    with BarePty() as pty:
+        yield pty
 
 
 @pytest.fixture
-def driver(lines: FakeLines, device: Loopback, udriver_irq: str) -> Iterator[UsbSerial]:
+def driver(lines: FakeLines, device: BarePty, udriver_irq: str) -> Iterator[UsbSerial]:
     with UsbSerial.open(device.path, irqchip=udriver_irq) as opened:
         yield opened
 
 
 @pytest.fixture
-def on_select(lines: FakeLines, device: Loopback) -> Iterator[UsbSerial]:
+def on_select(lines: FakeLines, device: BarePty) -> Iterator[UsbSerial]:
     """Where it does not matter on which thread interrupts land."""
     with UsbSerial.open(device.path, irqchip="select") as opened:
         yield opened
@@ -139,7 +139,7 @@ def test_they_land_where_the_driver_s_interrupts_land(
 
 
 def test_the_main_thread_learns_of_an_edge_in_a_wait_for_anything(
-    lines: FakeLines, device: Loopback
+    lines: FakeLines, device: BarePty
 ) -> None:
     """The kernel sends no SIGIO for an edge; ours comes while we sleep for something else."""
     seen = Completion("seen")
@@ -228,6 +228,29 @@ def test_where_proc_does_not_tell_who_waits_it_is_found_all_the_same(
     lines.set(cts=True)
     until(lambda: on_select.modem.edges["dcd"] == 1, "the edge nobody woke for")
     handler.free()
+    assert helpers() == set()
+
+
+def test_an_interrupt_that_comes_while_the_last_handler_is_freed_is_handled(
+    on_select: UsbSerial, lines: FakeLines, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A demultiplexer that cannot lower its line any more would be run as fast as the CPU goes."""
+    handler = Handler(on_select, "cts")
+    irq, stop, spurious = on_select.modem._irq, capture.Capture.stop, []
+
+    def late(found: capture.Capture) -> None:
+        before = irq_stat(irq)
+        enable_irq(irq)
+        until(lambda: irq_stat(irq).count > before.count, "the interrupt")
+        spurious.append(irq_stat(irq).spurious)
+        stop(found)
+
+    monkeypatch.setattr(capture.Capture, "stop", late)
+    disable_irq(irq)
+    lines.set(cts=True)
+    until(lambda: on_select.modem.edges["cts"], "the edge")
+    handler.free()
+    assert spurious == [0]
     assert helpers() == set()
 
 
@@ -340,7 +363,7 @@ def test_trace_shows_an_edge(on_select: UsbSerial, lines: FakeLines, until: Unti
 # what a line refuses
 
 
-def test_a_pty_has_no_modem_lines(device: Loopback) -> None:
+def test_a_pty_has_no_modem_lines(device: BarePty) -> None:
     with UsbSerial.open(device.path, irqchip="select") as driver:
         with pytest.raises(
             Unsupported, match=r"^/dev/pts/\d+ has no modem lines; .*a pty has none$"
@@ -490,7 +513,7 @@ def test_a_kick_that_comes_too_early_comes_again(
 
 @pytest.mark.parametrize("line", LINES)
 def test_an_unplug_raises_the_line_once_more(
-    driver: UsbSerial, lines: FakeLines, device: Loopback, line: str, until: Until
+    driver: UsbSerial, lines: FakeLines, device: BarePty, line: str, until: Until
 ) -> None:
     handler = Handler(driver, line)
     device.unplug()
@@ -507,7 +530,7 @@ def test_an_unplug_raises_the_line_once_more(
 
 
 def test_an_unplug_that_only_the_modem_lines_tell_of(
-    driver: UsbSerial, lines: FakeLines, device: Loopback, until: Until
+    driver: UsbSerial, lines: FakeLines, device: BarePty, until: Until
 ) -> None:
     """The driver's own line is raised, too, and so everybody learns of it."""
     handler = Handler(driver, "cts")
@@ -520,7 +543,7 @@ def test_an_unplug_that_only_the_modem_lines_tell_of(
 
 @pytest.mark.parametrize("unplugged", [False, True], ids=["there", "unplugged"])
 def test_close_with_a_handler_still_there(
-    lines: FakeLines, device: Loopback, unplugged: bool, until: Until
+    lines: FakeLines, device: BarePty, unplugged: bool, until: Until
 ) -> None:
     driver = UsbSerial.open(device.path, irqchip="select")
     handler = Handler(driver, "cts")
@@ -653,7 +676,7 @@ def test_no_descriptor_to_be_had_leaves_nothing_behind(lines: FakeLines, driver:
     irq = driver.line_irq("cts")
     Handler(driver, "cts").free()  # what is made once is there
     found = resource.getrlimit(resource.RLIMIT_NOFILE)
-    before = set(os.listdir("/proc/self/fd"))
+    before = open_files()
     lowest = os.dup(0)
     os.close(lowest)
     refused = 0
@@ -668,7 +691,7 @@ def test_no_descriptor_to_be_had_leaves_nothing_behind(lines: FakeLines, driver:
                 break
             finally:
                 resource.setrlimit(resource.RLIMIT_NOFILE, found)
-            assert set(os.listdir("/proc/self/fd")) == before
+            assert open_files() == before
             assert helpers() == set()
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, found)
@@ -845,7 +868,7 @@ def test_wait_modem_lines_times_out(driver: UsbSerial, lines: FakeLines) -> None
 
 @pytest.mark.parametrize("end", ["unplug", "close"])
 def test_wait_modem_lines_ends_with_the_device(
-    driver: UsbSerial, lines: FakeLines, device: Loopback, other: Any, end: str, until: Until
+    driver: UsbSerial, lines: FakeLines, device: BarePty, other: Any, end: str, until: Until
 ) -> None:
     waiter = other(driver.wait_modem_lines, termios.TIOCM_CTS)
     until(lambda: lines.entries, "it waits")

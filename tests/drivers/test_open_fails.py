@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.drivers.conftest import BarePty, open_files
 from tests.drivers.test_usbserial import CtrlC, first_few, in_child
 from udriver import UsbSerial
 from udriver.drivers import realtime
@@ -35,7 +36,7 @@ WHOLE = Recipe(priority=None)  # who may not have SCHED_FIFO sees the same place
 def held() -> dict[str, object]:
     """All that an open driver holds of the process."""
     return {
-        "fds": sorted(os.listdir("/proc/self/fd")),
+        "fds": open_files(),
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "lines": sorted(_descs),
         "sources": {name: list(chip._sources) for name, chip in IRQCHIPS.items()},
@@ -139,7 +140,7 @@ def test_a_step_that_raises_is_undone_with_all_before_it(
         raise ZeroDivisionError
 
     monkeypatch.setattr(realtime, "_dma_latency", broken)
-    with Loopback() as device:
+    with BarePty() as device:
         UsbSerial.open(device.path, irqchip=irq).close()
         before = held()
         with pytest.raises(ZeroDivisionError):
@@ -155,7 +156,7 @@ def test_a_driver_that_never_was_reads_nobodys_bytes(
         raise ZeroDivisionError
 
     monkeypatch.setattr(realtime, "_dma_latency", broken)
-    with Loopback() as device, Loopback() as second:
+    with BarePty() as device, Loopback() as second:
         port = Port(device.path)
         with pytest.raises(ZeroDivisionError):
             UsbSerial(port, irq, realtime=True)
@@ -209,7 +210,7 @@ def test_what_is_not_undone_is_warned_of_and_the_line_ends(
         set_affinity(tid, cpus)
 
     monkeypatch.setattr(os, "sched_setaffinity", once)
-    with Loopback() as device:
+    with BarePty() as device:
         before = held()
         driver = UsbSerial.open(device.path, irqchip="select", realtime=WHOLE)
         taken = driver.realtime

@@ -234,15 +234,16 @@ class ModemLines:
 
     def _stop(self) -> None:
         capture, self._capture = self._capture, None
-        irq, self._irq = self._irq, -1
-        pipe, self._pipe = self._pipe, None
         try:
             if capture is not None:
                 capture.stop()
         finally:
+            irq, self._irq = self._irq, -1
             if irq >= 0:
                 free_irq(irq, self)
                 self._driver.chip.detach(irq)
+            # last: a handler that finds no pipe cannot lower its line, and is run for ever
+            pipe, self._pipe = self._pipe, None
             for fd in pipe or ():
                 os.close(fd)
 
