@@ -128,8 +128,9 @@ def request_threaded_irq(
             if flags & IRQF_NO_AUTOEN:
                 desc.disables += (None,)  # not append(): no Ctrl-C between this and the next line
             desc.actions += (action,)
-        if desc.chip is not None and not desc.disables:
-            desc.chip.irq_unmask(irq)
+            # held to here, as in __setup_irq(): who frees it meanwhile masks it after this
+            if desc.chip is not None and not desc.disables:
+                desc.chip.irq_unmask(irq)
     except BaseException:
         with desc.request_mutex:
             _end(desc, action, _take_off(desc, action))
