@@ -334,7 +334,11 @@ class InlineChip(_EpollChip):
         self._seat = _Seat()
         self._epoll = self._seat.epoll
         self._scheduler = scheduler
-        scheduler.idle = self
+        try:
+            scheduler.set_idle(self)
+        except BaseException:
+            self._stop()
+            raise
 
     def _stop(self) -> None:
         self._scheduler.idle = None
