@@ -140,7 +140,9 @@ class Follower:
         self._changing = threading.Lock()  # the first probe is made while the monitor listens
         chip = options.get("irqchip", "inline")
         self._chip = IRQCHIPS[chip] if isinstance(chip, str) else chip
-        self._chip.hold()  # a replug is probed on the monitor's thread, where no handler can be set
+        self._chip.hold(
+            self
+        )  # a replug is probed on the monitor's thread, where no handler can be set
         # listening starts first, so that no plug falls between the look and the listening
         try:
             self._monitor = Monitor(self._probe, self._remove)
@@ -198,7 +200,7 @@ class Follower:
         self._present.complete_all()
         if driver is not None:
             driver.close()
-        self._chip.drop()
+        self._chip.drop(self)
 
     def __enter__(self) -> Self:
         return self
