@@ -175,7 +175,8 @@ def _ask_chip(desc: IrqDesc, operation: str, *arguments: int) -> None:
 def free_irq(irq: int, dev_id: Any) -> str | None:
     """Take the handler of ``dev_id`` off the line and wait until it runs nowhere; give its name.
 
-    Who else requests or frees this line waits until it is done; its own thread_fn must not.
+    Who else requests or frees this line waits until it is done. So no thread_fn of the line may do either:
+    when its own action is freed, each would wait for the other for ever, as in the kernel.
 
     Context: Process context. May sleep.
     """
