@@ -33,7 +33,9 @@ from udriver.kernel.irqdesc import _descs
 from udriver_hw.loopback import Loopback
 
 CHIPS = ["signal", "select", "inline"]
-TRACED = ("/usbserial.py", "/irqchip.py", "/epoll_thread.py", "/realtime.py", "/udriver/kernel/")
+TRACED = (
+    "/usbserial.py", "/hotplug.py", "/irqchip.py", "/epoll_thread.py", "/realtime.py", "/udriver/kernel/"
+)  # fmt: skip
 WHOLE = Recipe(priority=None)  # who may not have SCHED_FIFO sees the same places
 
 
