@@ -115,16 +115,26 @@ def test_ctrl_c_anywhere_in_open_leaves_nothing(irq: str) -> None:
         assert in_child(lambda: first_few(left_by_any_cut(device.path, irq))) == ""
 
 
-def hold(chip: FdIrqChip, who: object) -> tuple[Callable[[], object], Callable[[], object]]:
-    return lambda: chip.hold(who), lambda: chip.drop(who)
+Calls = tuple[Callable[[], object], Callable[[], object]]
+"""What is cut short, and what is to be done afterwards."""
 
 
-def drop(chip: FdIrqChip, who: object) -> tuple[Callable[[], object], Callable[[], object]]:
-    chip.hold(who)
-    return lambda: chip.drop(who), lambda: chip.drop(who)
+def hold(chip: FdIrqChip) -> Calls:
+    holding: list[object] = []
+
+    def call() -> None:
+        chip.hold("test")
+        holding.append("test")
+
+    return call, lambda: [chip.drop(who) for who in holding]
 
 
-def detach(chip: FdIrqChip, who: object) -> tuple[Callable[[], object], Callable[[], object]]:
+def drop(chip: FdIrqChip) -> Calls:
+    chip.hold("test")
+    return lambda: chip.drop("test"), lambda: chip.drop("test")
+
+
+def detach(chip: FdIrqChip) -> Calls:
     far, fd = os.openpty()
     irq = chip.attach(fd, "dev0")
 
@@ -136,12 +146,21 @@ def detach(chip: FdIrqChip, who: object) -> tuple[Callable[[], object], Callable
     return lambda: chip.detach(irq), again
 
 
-def spoilt_by_any_cut(path: str, irq: str, way: Callable[..., Any]) -> Iterator[str]:
-    """Where a Ctrl-C in ``way`` spoilt the chip for the next port, or what is left when it is repeated."""
+def spoilt(path: str, irq: str) -> str:
+    """What keeps the next port from working."""
+    try:
+        with UsbSerial.open(path, irqchip=irq) as driver:
+            return "" if driver.transact(b"ping", 4, 5) == b"ping" else "other bytes"
+    except (OSError, ValueError) as exc:
+        return repr(exc)
+
+
+def spoilt_by_any_cut(path: str, irq: str, way: Callable[[FdIrqChip], Calls]) -> Iterator[str]:
+    """Where a Ctrl-C in ``way`` spoilt the chip for the next port, or left something for good."""
     UsbSerial.open(path, irqchip=irq).close()
     before = held()
-    for nth in itertools.count(1):
-        call, again = way(IRQCHIPS[irq], path)
+    for nth, port_first in ((nth, first) for nth in itertools.count(1) for first in (True, False)):
+        call, again = way(IRQCHIPS[irq])
         finger = CtrlCInOpen(nth)
         try:
             sys.settrace(finger)
@@ -150,13 +169,9 @@ def spoilt_by_any_cut(path: str, irq: str, way: Callable[..., Any]) -> Iterator[
             pass
         finally:
             sys.settrace(None)
-        try:
-            with UsbSerial.open(path, irqchip=irq) as driver:
-                why = "" if driver.transact(b"ping", 4, 5) == b"ping" else "other bytes"
-        except (OSError, ValueError) as exc:
-            why = repr(exc)
+        why = spoilt(path, irq) if port_first else ""
         again()
-        if why := why or left(before):
+        if why := why or left(before) or spoilt(path, irq):
             yield f"place {nth}, in {finger.where}: {why}"
             return
         if not finger.where:
@@ -172,7 +187,7 @@ def spoilt_by_any_cut(path: str, irq: str, way: Callable[..., Any]) -> Iterator[
 @pytest.mark.parametrize("way", [hold, drop, detach])
 @pytest.mark.parametrize("irq", CHIPS)
 def test_ctrl_c_anywhere_in_what_starts_or_ends_a_chip_spoils_nothing(
-    irq: str, way: Callable[..., Any]
+    irq: str, way: Callable[[FdIrqChip], Calls]
 ) -> None:
     with Loopback() as device:
         assert in_child(lambda: first_few(spoilt_by_any_cut(device.path, irq, way))) == ""

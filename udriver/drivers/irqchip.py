@@ -163,10 +163,8 @@ class FdIrqChip:
             if source is not None:
                 self.irq_mask(irq)
                 self._by_fd.pop(source.fd, None)
-                irq_free_desc(
-                    irq
-                )  # and then at once, so that neither is left when this is repeated
-                del self._sources[irq]
+                irq_free_desc(irq)
+                del self._sources[irq]  # at once: neither is there when this is repeated, or both
             self._stop_if_idle()
 
     def irq_mask(self, irq: int) -> None:
