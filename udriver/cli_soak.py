@@ -99,7 +99,8 @@ def soak_command(
     if line is not None:
         # each of a driver's many system calls would else wait 5 ms for the GIL, behind each thread
         sys.setswitchinterval(SWITCH_INTERVAL)
-        IRQCHIPS["signal"].hold()  # on the main thread; the wire's plugs and unplugs are on another
+        # on the main thread; the wire's plugs and unplugs are on another
+        IRQCHIPS["signal"].hold(line)
         wires.append(threading.Thread(target=line.run, args=(tokens.stop,), daemon=True))
     started = time.monotonic()
     with _signalled(tokens, interrupted):
@@ -120,7 +121,7 @@ def soak_command(
     for thread in consumers:
         thread.join()
     if line is not None:
-        IRQCHIPS["signal"].drop()
+        IRQCHIPS["signal"].drop(line)
     return _report(tokens, line, time.monotonic() - started, seed, interrupted, as_json)
 
 

@@ -14,7 +14,7 @@ from tests.bytecode.program import Program
 from udriver.kernel import annotation, context, sched, tracepoint
 from udriver.kernel.completion import complete
 from udriver.kernel.kfifo import Kfifo
-from udriver.kernel.threads import ThreadScheduler
+from udriver.kernel.threads import Idle, ThreadScheduler
 
 __all__ = ["programs"]
 
@@ -134,6 +134,15 @@ def _forked(self: OnCompletion) -> None:
     scheduler.forked()
 
 
+def _set_idle(self: OnCompletion) -> None:
+    scheduler = ThreadScheduler()
+    sleeper = scheduler.current()
+    sleeper.state = sched.TASK_UNINTERRUPTIBLE
+    scheduler.set_idle(cast("Idle", self))  # nobody of this scheduler comes to sleep in it
+    sleeper.state = sched.TASK_RUNNING
+    assert sleeper.woken
+
+
 def _queue(self: OnCompletion) -> None:
     list(self.x.wait_queue)
     len(self.x.wait_queue)
@@ -164,6 +173,7 @@ def programs() -> list[type[Program]]:
         "using, active": _using,
         "schedule_timeout": _schedule_timeout,
         "ThreadScheduler.forked": _forked,
+        "ThreadScheduler.set_idle": _set_idle,
         "SwaitQueueHead.__iter__": _queue,
         "recording": _recorded,
         "annotations": _annotated,

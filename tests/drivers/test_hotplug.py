@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import itertools
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -11,6 +13,8 @@ from typing import Any
 
 import pytest
 
+from tests.drivers.test_open_fails import CHIPS, CtrlCInOpen, held, left
+from tests.drivers.test_usbserial import first_few, in_child
 from udriver import Timeout, UsbSerial
 from udriver.drivers import hotplug
 from udriver.drivers.bus import UsbTty
@@ -30,6 +34,9 @@ class Udev:
     def monitor(self, on_add: Callable[[UsbTty], None], on_remove: Callable[[str], None]) -> Udev:
         self.add, self.remove = on_add, on_remove
         return self
+
+    def start(self) -> None:
+        """Nothing to start."""
 
     def stop(self) -> None:
         """Nothing to end."""
@@ -141,3 +148,50 @@ def test_what_a_callback_raises_is_reported_and_the_next_event_is_handled(
         monitor._dispatch(SimpleNamespace(action="remove", device_node=node))
     assert seen == ["/dev/ttyUSB0", "/dev/ttyUSB1"]
     assert reported == [ZeroDivisionError] * 2
+
+
+def left_by_any_cut(tty: UsbTty, irq: str, of_close: bool) -> Iterator[str]:
+    """Where a Ctrl-C while a follower is made or closed left what a second close() did not end."""
+    Follower(tty, irqchip=irq).close()
+    before = held()
+    for nth in itertools.count(1):
+        followers = [Follower(tty, irqchip=irq)] if of_close else []
+        finger = CtrlCInOpen(nth)
+        try:
+            sys.settrace(finger)
+            if of_close:
+                followers[0].close()
+            else:
+                followers.append(Follower(tty, irqchip=irq))
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        while followers:
+            followers.pop().close()
+        if why := left(before):
+            yield f"place {nth}, in {finger.where}: {why}"
+            return
+        if not finger.where:
+            break
+    assert nth > 30
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
+)
+@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
+@pytest.mark.slow
+@pytest.mark.parametrize("of_close", [False, True], ids=["open", "close"])
+@pytest.mark.parametrize("irq", CHIPS)
+def test_ctrl_c_anywhere_in_a_follower_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch, tty: UsbTty, irq: str, of_close: bool
+) -> None:
+    try:
+        import pyudev
+
+        pyudev.Context()
+    except ImportError as exc:
+        pytest.skip(str(exc))
+    monkeypatch.setattr(hotplug, "usb_ttys", list)
+    assert in_child(lambda: first_few(left_by_any_cut(tty, irq, of_close))) == ""

@@ -452,6 +452,31 @@ def test_inline_one_leads_and_all_are_served(
     assert line.bytes == b"xxxx"
 
 
+@pytest.mark.parametrize("timeout", [None, 20])
+@pytest.mark.parametrize("earlier", [False, True], ids=["first", "again"])
+def test_inline_who_sleeps_before_a_port_is_open_takes_its_interrupts(
+    on: Callable[[str], Line], other: Any, timeout: float | None, earlier: bool
+) -> None:
+    """``again``: it fell asleep while another port was open, which has been closed since."""
+    ready, later = Completion("before any port"), Completion("the bystander's")
+    before = [Line(IRQCHIPS["inline"], "earlier")] if earlier else []
+    waiter, bystander = other(ready.wait, timeout), other(later.wait, timeout)
+    for event in (ready, later):
+        while not any(task.wake is task._written for task in event.wait_queue):  # type: ignore[attr-defined]
+            os.sched_yield()
+    for earlier_line in before:
+        earlier_line.close()
+    line = on("inline")
+    line.event = ready
+    line.send(b"x")
+    waiter.join(20)  # not a wait of ours: it takes nothing
+    assert (waiter.result, line.threads) == (True, ["wait"])
+    assert bystander.is_alive(), "what wakes it to take interrupts ends no wait"
+    later.complete()
+    bystander.join(20)
+    assert bystander.result is True
+
+
 def test_inline_a_follower_leads_when_the_leader_leaves(
     on: Callable[[str], Line], other: Any
 ) -> None:

@@ -1,5 +1,9 @@
 # SPDX-License-Identifier: MIT
-"""An open that fails, or is cut short by Ctrl-C, leaves no line, thread, fd or setting behind."""
+"""An open that fails, or is cut short by Ctrl-C, leaves no line, thread, fd or setting behind.
+
+Nor does what an irqchip ends on the main thread. close() is cut in test_usbserial.py: it ends its line on
+a thread of its own, where no Ctrl-C comes, so that a cut there says nothing of the chip.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -22,14 +26,16 @@ from tests.drivers.conftest import BarePty, open_files
 from tests.drivers.test_usbserial import CtrlC, first_few, in_child
 from udriver import UsbSerial
 from udriver.drivers import realtime
-from udriver.drivers.irqchip import IRQCHIPS
+from udriver.drivers.irqchip import IRQCHIPS, FdIrqChip
 from udriver.drivers.port import Port
 from udriver.drivers.realtime import Realtime, Recipe
 from udriver.kernel.irqdesc import _descs
 from udriver_hw.loopback import Loopback
 
 CHIPS = ["signal", "select", "inline"]
-TRACED = ("/usbserial.py", "/irqchip.py", "/epoll_thread.py", "/realtime.py", "/udriver/kernel/")
+TRACED = (
+    "/usbserial.py", "/hotplug.py", "/irqchip.py", "/epoll_thread.py", "/realtime.py", "/udriver/kernel/"
+)  # fmt: skip
 WHOLE = Recipe(priority=None)  # who may not have SCHED_FIFO sees the same places
 
 
@@ -40,6 +46,7 @@ def held() -> dict[str, object]:
         "threads": sorted(thread.name for thread in threading.enumerate()),
         "lines": sorted(_descs),
         "sources": {name: list(chip._sources) for name, chip in IRQCHIPS.items()},
+        "started": {name: chip._started for name, chip in IRQCHIPS.items()},
         "switch interval": sys.getswitchinterval(),
         "handler": signal.getsignal(signal.SIGURG),
         "steps": list(realtime._held),
@@ -106,6 +113,84 @@ def left_by_any_cut(path: str, irq: str) -> Iterator[str]:
 def test_ctrl_c_anywhere_in_open_leaves_nothing(irq: str) -> None:
     with Loopback() as device:
         assert in_child(lambda: first_few(left_by_any_cut(device.path, irq))) == ""
+
+
+Calls = tuple[Callable[[], object], Callable[[], object]]
+"""What is cut short, and what is to be done afterwards."""
+
+
+def hold(chip: FdIrqChip) -> Calls:
+    holding: list[object] = []
+
+    def call() -> None:
+        chip.hold("test")
+        holding.append("test")
+
+    return call, lambda: [chip.drop(who) for who in holding]
+
+
+def drop(chip: FdIrqChip) -> Calls:
+    chip.hold("test")
+    return lambda: chip.drop("test"), lambda: chip.drop("test")
+
+
+def detach(chip: FdIrqChip) -> Calls:
+    far, fd = os.openpty()
+    irq = chip.attach(fd, "dev0")
+
+    def again() -> None:
+        chip.detach(irq)
+        os.close(far)
+        os.close(fd)
+
+    return lambda: chip.detach(irq), again
+
+
+def spoilt(path: str, irq: str) -> str:
+    """What keeps the next port from working."""
+    try:
+        with UsbSerial.open(path, irqchip=irq) as driver:
+            return "" if driver.transact(b"ping", 4, 5) == b"ping" else "other bytes"
+    except (OSError, ValueError) as exc:
+        return repr(exc)
+
+
+def spoilt_by_any_cut(path: str, irq: str, way: Callable[[FdIrqChip], Calls]) -> Iterator[str]:
+    """Where a Ctrl-C in ``way`` spoilt the chip for the next port, or left something for good."""
+    UsbSerial.open(path, irqchip=irq).close()
+    before = held()
+    for nth, port_first in ((nth, first) for nth in itertools.count(1) for first in (True, False)):
+        call, again = way(IRQCHIPS[irq])
+        finger = CtrlCInOpen(nth)
+        try:
+            sys.settrace(finger)
+            call()
+        except KeyboardInterrupt:
+            pass
+        finally:
+            sys.settrace(None)
+        why = spoilt(path, irq) if port_first else ""
+        again()
+        if why := why or left(before) or spoilt(path, irq):
+            yield f"place {nth}, in {finger.where}: {why}"
+            return
+        if not finger.where:
+            break
+    assert nth > 5
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
+)
+@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
+@pytest.mark.slow
+@pytest.mark.parametrize("way", [hold, drop, detach])
+@pytest.mark.parametrize("irq", CHIPS)
+def test_ctrl_c_anywhere_in_what_starts_or_ends_a_chip_spoils_nothing(
+    irq: str, way: Callable[[FdIrqChip], Calls]
+) -> None:
+    with Loopback() as device:
+        assert in_child(lambda: first_few(spoilt_by_any_cut(device.path, irq, way))) == ""
 
 
 # what a step of realtime= raises

@@ -7,11 +7,13 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.drivers.test_usbserial import in_child
 from udriver import UsbSerial
 from udriver.drivers import realtime
 from udriver.drivers.realtime import Realtime, Recipe, Step
@@ -130,6 +132,28 @@ def test_a_step_that_is_left_out_is_said_to_be() -> None:
 
 
 @pytest.mark.slow
+def test_a_child_that_was_forked_while_a_step_was_taken_takes_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    taking, forked = threading.Event(), threading.Event()
+    interval = Recipe(1e-3, None, None, None)
+
+    def slow(*_: object) -> str:
+        taking.set()
+        assert forked.wait(60)
+        return "slowly"
+
+    with monkeypatch.context() as patch:
+        patch.setattr(realtime, "_switch_interval", slow)
+        thread = threading.Thread(target=lambda: Realtime(interval, None).stop())
+        thread.start()
+        assert taking.wait(20)
+    said = in_child(lambda: str(Realtime(interval, None).steps[0]))
+    forked.set()
+    thread.join()
+    assert said == str(Step("switch interval", True, "1000 us"))
+
+
 def test_a_child_has_none_of_it_and_its_parent_keeps_it() -> None:
     program = """
 import os, sys, threading

@@ -350,6 +350,22 @@ def test_who_requests_a_line_that_is_being_freed_finds_it_as_new(
     assert bus_chip.asked == [each[0], "set_type 1", *each[1:], *each]
 
 
+def test_who_frees_a_line_that_is_being_requested_comes_after_it_is_unmasked(
+    bus_chip: BusChip, bus_irq: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    freeing: list[Cpu] = []
+
+    def unmask(irq: int) -> None:
+        freeing.append(Cpu(free_irq, irq, 1))
+        freeing[0].join(0.1)  # time to be wrong in
+        bus_chip.asked.append("unmask")
+
+    monkeypatch.setattr(bus_chip, "irq_unmask", unmask)
+    request_irq(bus_irq, counting([], "h"), 0, "h", 1)
+    assert freeing[0].end() == "h"
+    assert bus_chip.asked == ["request_resources", "unmask", "mask", "release_resources"]
+
+
 @pytest.mark.udriver_allow("I3")
 def test_no_autoen_starts_disabled(irq: int, chip: Chip) -> None:
     log: list[str] = []

@@ -13,20 +13,23 @@
 
 from __future__ import annotations
 
-import os
 import select
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from operator import call
 from typing import Any, Self
 
 from udriver.drivers.bus import UsbTty, describe, usb_ttys
+from udriver.drivers.epoll_thread import EpollThread
 from udriver.drivers.irqchip import IRQCHIPS
 from udriver.drivers.usbserial import UsbSerial
 from udriver.errors import DeviceGone, Timeout, UDriverError
 from udriver.kernel import sched
 from udriver.kernel.annotation import completion_set_kind
 from udriver.kernel.completion import Completion
+from udriver.kernel.threads import Ready
 
 __all__ = ["Follower", "Identity", "Monitor"]
 
@@ -66,11 +69,17 @@ class Identity:
         return self.topology in ("", tty.topology)
 
 
+class _Thread(EpollThread):
+    def _run(self) -> None:
+        sched.active().current()  # opens two fds: now, not at some unplug, where it looks like a leak
+        super()._run()
+
+
 class Monitor:
     """A thread that sleeps on udev's socket and tells of USB ttys: ``on_add``, ``on_remove``.
 
     pyudev's own observer thread can die of an exception in a callback; here it is reported, and
-    the next event is handled.
+    the next event is handled. What comes between making it and start() is told of, too.
     """
 
     def __init__(self, on_add: Callable[[UsbTty], None], on_remove: Callable[[str], None]) -> None:
@@ -81,27 +90,23 @@ class Monitor:
         self._monitor: Any = pyudev.Monitor.from_netlink(pyudev.Context(), source="udev")
         self._monitor.filter_by(subsystem="tty")
         self._monitor.start()
-        self._stop_fd = os.eventfd(0, os.EFD_CLOEXEC)
-        self._thread = threading.Thread(target=self._watch, name="hotplug", daemon=True)
+        self._thread = _Thread("hotplug", self._ready)
+        self._thread.epoll.register(self._monitor.fileno(), select.EPOLLIN)
+
+    def start(self) -> None:
+        """Start the thread; on any exception, Ctrl-C included, none stays."""
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread."""
-        os.eventfd_write(self._stop_fd, 1)
-        self._thread.join()
-        os.close(self._stop_fd)
-        del self._monitor
+        """End the thread. May be repeated."""
+        self._thread.stop()
+        self._monitor = None
 
-    def _watch(self) -> None:
-        sched.active().current()  # opens two fds: now, not at some unplug, where it looks like a leak
-        poll = select.poll()
-        poll.register(self._monitor.fileno(), select.POLLIN)
-        poll.register(self._stop_fd, select.POLLIN)
-        while all(fd != self._stop_fd for fd, _ in poll.poll()):
+    def _ready(self, ready: Ready) -> None:
+        device = self._monitor.poll(timeout=0)
+        while device is not None:
+            self._dispatch(device)
             device = self._monitor.poll(timeout=0)
-            while device is not None:
-                self._dispatch(device)
-                device = self._monitor.poll(timeout=0)
 
     def _dispatch(self, device: Any) -> None:
         try:
@@ -123,7 +128,8 @@ class Follower:
     """A driver that stays on one physical device over unplug and replug.
 
     ``driver()`` gives the UsbSerial of the present generation, or waits for one. ``options`` are
-    those of UsbSerial.open(). Opens ``tty`` at once and raises what that raises.
+    those of UsbSerial.open(). Opens ``tty`` at once and raises what that raises; on any exception,
+    Ctrl-C included, nothing stays open.
     """
 
     def __init__(self, tty: UsbTty, **options: Any) -> None:
@@ -131,19 +137,21 @@ class Follower:
         self.generation = 0
         self.probe_error: Exception | None = None
         self._options = options
-        self._driver: UsbSerial | None = None
+        self._drivers: list[UsbSerial] = []  # the present one, or none
         self._node = ""
         self._monitor: Monitor | None = None
         self._present = Completion(f"plug of {tty.device}")
-        completion_set_kind(self._present, "condition")  # driver() looks at _driver behind it
+        completion_set_kind(self._present, "condition")  # driver() looks at _drivers behind it
         self._closed = False
         self._changing = threading.Lock()  # the first probe is made while the monitor listens
         chip = options.get("irqchip", "inline")
         self._chip = IRQCHIPS[chip] if isinstance(chip, str) else chip
-        self._chip.hold()  # a replug is probed on the monitor's thread, where no handler can be set
-        # listening starts first, so that no plug falls between the look and the listening
         try:
+            # a replug is probed on the monitor's thread, where no handler can be set
+            self._chip.hold(self)
+            # listening starts first, so that no plug falls between the look and the listening
             self._monitor = Monitor(self._probe, self._remove)
+            self._monitor.start()
             self._probe(tty)
             if self.probe_error is not None:
                 raise self.probe_error
@@ -159,17 +167,19 @@ class Follower:
             raise Timeout(
                 f"{self.identity} was not plugged in again within {timeout} s; is its cable in?"
             ) from self.probe_error
-        driver = self._driver
-        if driver is None:
+        drivers = self._drivers[:]
+        if self._closed or not drivers:
             raise DeviceGone(f"{self.identity} went at this moment, or was closed; ask again")
-        return driver
+        return drivers[0]
 
     def _probe(self, tty: UsbTty) -> None:
         with self._changing:
-            if self._closed or not self.identity.fits(tty) or self._driver is not None:
+            if self._closed or not self.identity.fits(tty) or self._drivers:
                 return
+            opening = partial(UsbSerial.open, tty.device, **self._options)
             try:
-                self._driver = UsbSerial.open(tty.device, **self._options)
+                # open and remember in one C call: a signal handler may raise between any two
+                self._drivers.extend(map(call, (opening,)))
             except (OSError, UDriverError) as exc:
                 self.probe_error = exc  # told to whoever waits for the plug
                 return
@@ -180,25 +190,24 @@ class Follower:
 
     def _remove(self, node: str) -> None:
         with self._changing:
-            driver = self._driver
-            if driver is None or node != self._node:
+            if not self._drivers or node != self._node:
                 return
             self._present.reinit()
-            self._driver = None
-            driver.close()
+            self._drivers.pop().close()
 
     def close(self) -> None:
-        """Stop following and close the driver; who waits for a plug gets DeviceGone."""
-        if self._closed:
-            return
+        """Stop following and close the driver; who waits for a plug gets DeviceGone.
+
+        May be repeated, and has to be when Ctrl-C cuts it short.
+        """
         self._closed = True
         if self._monitor is not None:
             self._monitor.stop()
-        driver, self._driver = self._driver, None
         self._present.complete_all()
-        if driver is not None:
+        for driver in self._drivers:
             driver.close()
-        self._chip.drop()
+        self._drivers.clear()
+        self._chip.drop(self)
 
     def __enter__(self) -> Self:
         return self

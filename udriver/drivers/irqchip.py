@@ -88,20 +88,27 @@ class FdIrqChip:
         self._sources: dict[int, _Source] = {}
         self._by_fd: dict[int, _Source] = {}
         self._setup = threading.RLock()
-        self._holds = 0
+        self._holders: set[object] = set()
         self._at_fork = False
         self._started = False
 
-    def hold(self) -> None:
-        """Start, if need be, and stay so without any line: a device is expected back."""
-        with self._setup:
-            self._start_if_idle()
-            self._holds += 1
+    def hold(self, who: object) -> None:
+        """Start, if need be, and stay so without any line: ``who`` expects a device back.
 
-    def drop(self) -> None:
-        """Undo one hold()."""
+        On any exception, Ctrl-C included, it does not.
+        """
+        try:
+            with self._setup:
+                self._start_if_idle()
+                self._holders.add(who)
+        except BaseException:
+            self.drop(who)
+            raise
+
+    def drop(self, who: object) -> None:
+        """Undo hold(). May be repeated, and has to be when Ctrl-C cuts it short, as detach()."""
         with self._setup:
-            self._holds -= 1
+            self._holders.discard(who)
             self._stop_if_idle()
 
     def attach(self, fd: int, name: str) -> int:
@@ -131,9 +138,14 @@ class FdIrqChip:
         self._started = True
 
     def _stop_if_idle(self) -> None:
-        if self._started and not self._sources and not self._holds:
-            self._stop()
-            self._started = False
+        if self._started and not self._sources and not self._holders:
+            try:
+                self._stop()
+            except BaseException:
+                self._stop()  # half stopped it would be dead to the next line
+                raise
+            finally:
+                self._started = False
 
     def _forked(self) -> None:
         """In a child: its threads are gone and its fds are the parent's, so begin anew."""
@@ -150,9 +162,9 @@ class FdIrqChip:
             source = self._sources.get(irq)
             if source is not None:
                 self.irq_mask(irq)
-                irq_free_desc(irq)
                 self._by_fd.pop(source.fd, None)
-                del self._sources[irq]
+                irq_free_desc(irq)
+                del self._sources[irq]  # at once: neither is there when this is repeated, or both
             self._stop_if_idle()
 
     def irq_mask(self, irq: int) -> None:
@@ -200,7 +212,7 @@ class FdIrqChip:
         raise NotImplementedError
 
     def _stop(self) -> None:
-        """The last line is gone: give back all threads, fds and handlers."""
+        """The last line is gone: give back all threads, fds and handlers. May be repeated."""
         raise NotImplementedError
 
     def _watch(self, source: _Source) -> None:
@@ -260,7 +272,7 @@ class _Seat:
         # of one item: setdefault() takes the seat and says whose it is
         self.leader: dict[int, ThreadTask] = {}
         self.followers: dict[ThreadTask, None] = {}
-        self._over = False
+        self.over = False
         self._sitter: weakref.ref[ThreadTask] | None = None
         self._fds: tuple[int, ...] = ()
 
@@ -291,7 +303,7 @@ class _Seat:
             self.leader.pop(0, None)
         if self.leader:
             return
-        if self._over:
+        if self.over:
             self.epoll.close()
         for follower in tuple(self.followers):
             follower.wake()
@@ -302,7 +314,7 @@ class _Seat:
 
         Not waited for: that may be the wait below the very handler that closes the port.
         """
-        self._over = True
+        self.over = True
         leader = self.leader.get(0)
         if leader is None:
             self.epoll.close()
@@ -334,13 +346,17 @@ class InlineChip(_EpollChip):
         self._seat = _Seat()
         self._epoll = self._seat.epoll
         self._scheduler = scheduler
-        scheduler.idle = self
+        try:
+            scheduler.set_idle(self)
+        except BaseException:
+            self._stop()
+            raise
 
     def _stop(self) -> None:
         self._scheduler.idle = None
-        seat, self._seat = self._seat, None
-        if seat is not None:
-            seat.end()
+        if self._seat is not None:
+            self._seat.end()
+            self._seat = None
 
     def resample(self, irq: int) -> None:
         """Take what is raised already: a CPU that still runs takes an interrupt, idle or not.
@@ -359,7 +375,7 @@ class InlineChip(_EpollChip):
         try:
             try:
                 # a handler's wait, on top of the leader's, leads too: that one takes none meanwhile
-                if seat.leader.setdefault(0, task) is task and seat is self._seat:
+                if seat.leader.setdefault(0, task) is task and not seat.over:
                     return self._lead(seat, task, timeout)
                 return task.nap(timeout)
             finally:
@@ -464,7 +480,7 @@ class SignalChip(FdIrqChip):
 
     def _handler(self, signum: int, frame: object) -> None:
         """One bit for all lines: each finds out for itself, as on a shared line."""
-        if not self._sources and not self._holds:
+        if not self._sources and not self._holders:
             self._restore_handler()
         try:
             for source in tuple(self._sources.values()):

@@ -216,7 +216,12 @@ def _forget_in_children() -> None:
 
 
 def _forked() -> None:
-    """The child has the interval and the file, but not the thread, which is its parent's."""
+    """The child has the interval and the file, but not the thread, which is its parent's.
+
+    Nor the thread that may have held the lock.
+    """
+    global _setup
+    _setup = threading.RLock()
     for (name, tid), held in _held.items():
         if not tid:
             held.undo_all(name)

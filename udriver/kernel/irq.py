@@ -128,8 +128,9 @@ def request_threaded_irq(
             if flags & IRQF_NO_AUTOEN:
                 desc.disables += (None,)  # not append(): no Ctrl-C between this and the next line
             desc.actions += (action,)
-        if desc.chip is not None and not desc.disables:
-            desc.chip.irq_unmask(irq)
+            # held to here, as in __setup_irq(): who frees it meanwhile masks it after this
+            if desc.chip is not None and not desc.disables:
+                desc.chip.irq_unmask(irq)
     except BaseException:
         with desc.request_mutex:
             _end(desc, action, _take_off(desc, action))
@@ -174,7 +175,8 @@ def _ask_chip(desc: IrqDesc, operation: str, *arguments: int) -> None:
 def free_irq(irq: int, dev_id: Any) -> str | None:
     """Take the handler of ``dev_id`` off the line and wait until it runs nowhere; give its name.
 
-    Who else requests or frees this line waits until it is done; its own thread_fn must not.
+    Who else requests or frees this line waits until it is done. So no thread_fn of the line may do either:
+    when its own action is freed, each would wait for the other for ever, as in the kernel.
 
     Context: Process context. May sleep.
     """

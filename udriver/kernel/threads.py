@@ -266,7 +266,7 @@ class ThreadScheduler:
     """Tasks are threads; see the module's rules."""
 
     idle: Idle | None = None
-    """Set by the inline irqchip: a task that would sleep takes interrupts instead."""
+    """The inline irqchip, by set_idle(): a task that would sleep takes interrupts instead."""
 
     def __init__(self) -> None:
         if "t" in sys.abiflags:
@@ -278,7 +278,8 @@ class ThreadScheduler:
             )
         self._local = threading.local()
         self._main: MainTask | None = None
-        self._tasks: weakref.WeakSet[ThreadTask] = weakref.WeakSet()
+        # by thread; not a WeakSet, which cannot be looked through while another thread adds to it
+        self._tasks: weakref.WeakValueDictionary[int, ThreadTask] = weakref.WeakValueDictionary()
         _schedulers.add(self)
         _start_anew_in_children()
 
@@ -290,7 +291,7 @@ class ThreadScheduler:
 
         Context: Process context.
         """
-        for task in tuple(self._tasks):
+        for task in tuple(self._tasks.values()):
             leaves = task.leaves if task is not getattr(self._local, "task", None) else None
             while leaves is not None:
                 leave, leaves = leaves
@@ -300,6 +301,18 @@ class ThreadScheduler:
             self._main = None
         self._local = threading.local()
         self.idle = None
+
+    def set_idle(self, idle: Idle) -> None:
+        """Let who sleeps from now on sleep in ``idle``, and who sleeps already sleep there, too.
+
+        Context: Process context.
+        """
+        self.idle = idle
+        for ref in self._tasks.valuerefs():
+            task = ref()
+            # a task says that it sleeps before it looks for the idle: so we see it, or it sees ours
+            if task is not None and task.state != TASK_RUNNING:
+                task.wake()  # its wait looks at its completion and sleeps again
 
     def current(self) -> ThreadTask:
         """The calling thread's task, made on its first wait.
@@ -312,10 +325,11 @@ class ThreadScheduler:
             thread = threading.current_thread()
             main = thread is threading.main_thread()
             if main:
-                task = self._local.task = self._main = MainTask()
+                task = self._main = MainTask()
             else:
-                task = self._local.task = ThreadTask(thread.name)
-            self._tasks.add(task)
+                task = ThreadTask(thread.name)
+            self._tasks[threading.get_ident()] = task  # before it can sleep: see set_idle()
+            self._local.task = task
         return task
 
     wake_up_process = staticmethod(methodcaller("wake"))  # C from end to end: see rule 1

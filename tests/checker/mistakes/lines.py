@@ -16,7 +16,10 @@ from udriver.kernel.completion import (
 )
 from udriver.kernel.irq import (
     IRQ_HANDLED,
+    IRQ_NONE,
+    IRQ_WAKE_THREAD,
     IRQF_NO_AUTOEN,
+    IRQF_SHARED,
     IrqReturn,
     disable_irq,
     disable_irq_nosync,
@@ -26,6 +29,7 @@ from udriver.kernel.irq import (
     irq_alloc_desc,
     irq_free_desc,
     request_irq,
+    request_threaded_irq,
     synchronize_irq,
 )
 
@@ -72,6 +76,42 @@ class I1_under_the_handlers_lock(Case):
             synchronize_irq(irq)
             with lock:
                 pass
+
+
+class I1_of_another_on_the_line(Case):
+    """Who frees the thread's own action meanwhile holds the line's mutex and waits for the thread."""
+
+    samples = 0
+
+    def quick(self, irq: int, dev_id: Any) -> IrqReturn:
+        if dev_id != "adc" or not self.samples:
+            return IRQ_NONE
+        self.samples -= 1
+        return IRQ_WAKE_THREAD
+
+    def thread_fn(self, irq: int, dev_id: Any) -> IrqReturn:
+        free_irq(irq, "dac")  # 1st
+        return IRQ_HANDLED
+
+    def put_on(self, thread_fn: Any) -> int:
+        irq = irq_alloc_desc("adc and dac")
+        request_threaded_irq(irq, self.quick, thread_fn, IRQF_SHARED, "adc", "adc")  # 2nd
+        request_irq(irq, self.quick, IRQF_SHARED, "dac", "dac")
+        self.samples += 1
+        generic_handle_irq(irq)
+        synchronize_irq(irq)
+        return irq
+
+    def mistake(self) -> None:
+        irq = self.put_on(self.thread_fn)
+        free_irq(irq, "adc")
+        irq_free_desc(irq)
+
+    def mended(self) -> None:
+        irq = self.put_on(lambda irq, dev_id: IRQ_HANDLED)
+        free_irq(irq, "dac")
+        free_irq(irq, "adc")
+        irq_free_desc(irq)
 
 
 class I2(Case):
