@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import fcntl
+import gc
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -225,6 +226,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     dropped = [item for item in items if item not in kept]
     config.hook.pytest_deselected(items=dropped)
     items[:] = kept
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What was collected stays: a test that collects garbage looks at its own, and is 0.1 s faster."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
