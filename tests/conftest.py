@@ -7,6 +7,7 @@ import ast
 import fcntl
 import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -206,6 +207,19 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "udriver_without(quirk, ...): skip where the rung has one of them"
     )
     config.stash[_told] = []
+    keep_bytecode(config)
+
+
+def keep_bytecode(config: pytest.Config) -> None:
+    """In pytest's cache, where the environment forbids it beside the source, as many a container's does.
+
+    Else each of the hundreds of interpreters that are started here compiles all of udriver anew.
+    """
+    if os.environ.get("PYTHONDONTWRITEBYTECODE") and hasattr(config, "cache"):
+        folder = str(config.cache.mkdir("bytecode"))
+        del os.environ["PYTHONDONTWRITEBYTECODE"]
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = folder
+        sys.dont_write_bytecode = False
 
 
 @pytest.fixture(scope="session")
