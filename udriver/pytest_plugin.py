@@ -29,7 +29,9 @@ if TYPE_CHECKING:
     from udriver import UsbSerial
 
 IRQCHIPS = ("signal", "select", "inline")
-SIGNALS = signal.valid_signals()  # made anew by each call, which the leaks would ask for twice a test
+SIGNALS = (
+    signal.valid_signals()
+)  # made anew by each call, which the leaks would ask for twice a test
 
 K = TypeVar("K", bound=Hashable)
 
