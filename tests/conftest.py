@@ -216,7 +216,10 @@ def keep_bytecode(config: pytest.Config) -> None:
     Else each of the hundreds of interpreters that are started here compiles all of udriver anew.
     """
     if os.environ.get("PYTHONDONTWRITEBYTECODE") and hasattr(config, "cache"):
-        folder = str(config.cache.mkdir("bytecode"))
+        try:
+            folder = str(config.cache.mkdir("bytecode"))
+        except OSError:
+            return  # a checkout that cannot be written; pytest itself goes on without, too
         del os.environ["PYTHONDONTWRITEBYTECODE"]
         os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = folder
         sys.dont_write_bytecode = False
