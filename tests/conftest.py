@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import ast
 import fcntl
+import gc
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -205,6 +207,22 @@ def pytest_configure(config: pytest.Config) -> None:
         "markers", "udriver_without(quirk, ...): skip where the rung has one of them"
     )
     config.stash[_told] = []
+    keep_bytecode(config)
+
+
+def keep_bytecode(config: pytest.Config) -> None:
+    """In pytest's cache, where the environment forbids it beside the source, as many a container's does.
+
+    Else each of the hundreds of interpreters that are started here compiles all of udriver anew.
+    """
+    if os.environ.get("PYTHONDONTWRITEBYTECODE") and hasattr(config, "cache"):
+        try:
+            folder = str(config.cache.mkdir("bytecode"))
+        except OSError:
+            return  # a checkout that cannot be written; pytest itself goes on without, too
+        del os.environ["PYTHONDONTWRITEBYTECODE"]
+        os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = folder
+        sys.dont_write_bytecode = False
 
 
 @pytest.fixture(scope="session")
@@ -225,6 +243,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     dropped = [item for item in items if item not in kept]
     config.hook.pytest_deselected(items=dropped)
     items[:] = kept
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What was collected stays: a test that collects garbage looks at its own, and is 0.1 s faster."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -13,11 +13,12 @@ import subprocess
 import sys
 import termios
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.warm import Warm
 from udriver.cli import Status
 from udriver_hw.chips.firmware import parse_script
 from udriver_hw.loopback import Loopback
@@ -34,17 +35,14 @@ ENVIRONMENT.pop("UDRIVER_PORT", None)
 pytestmark = pytest.mark.slow  # each starts an interpreter
 
 
-def udriver(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "udriver", *arguments]
-    return subprocess.run(  # type: ignore[call-overload, no-any-return]
-        command,
-        env={**ENVIRONMENT, **options.pop("env", {})},  # type: ignore[dict-item]
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-        **options,
-    )
+Udriver = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture(scope="module")
+def udriver() -> Iterator[Udriver]:
+    """``udriver(argument, ..., env={})``: run the command line."""
+    with Warm(ENVIRONMENT) as warm:
+        yield lambda *arguments, env=(): warm.run(*arguments, env=dict(env))
 
 
 def complaint(result: subprocess.CompletedProcess[str], status: Status) -> str:
@@ -86,7 +84,7 @@ KEYS = {
 
 
 @pytest.mark.parametrize("irq", ["signal", "select", "inline"])
-def test_run_on_the_pty(irq: str) -> None:
+def test_run_on_the_pty(udriver: Udriver, irq: str) -> None:
     result = udriver("run", "--irq", irq, "--frames", "300", "--size", "100", "--json")
     assert result.returncode == 0, result.stderr
     report = json.loads(result.stdout)
@@ -100,7 +98,7 @@ def test_run_on_the_pty(irq: str) -> None:
 
 
 @pytest.mark.parametrize("irq", ["signal", "select", "inline"])
-def test_run_a_file(irq: str, tmp_path: Path, device: Spawned) -> None:
+def test_run_a_file(udriver: Udriver, irq: str, tmp_path: Path, device: Spawned) -> None:
     source = tmp_path / "file"
     source.write_bytes(random.Random(irq).randbytes(300_001))
     with unchanged(device.path):
@@ -111,19 +109,19 @@ def test_run_a_file(irq: str, tmp_path: Path, device: Spawned) -> None:
     assert (report["bytes"], report["errors"], report["lost"]) == (300_001, 0, 0)
 
 
-def test_run_for_a_duration_prints_a_table() -> None:
+def test_run_for_a_duration_prints_a_table(udriver: Udriver) -> None:
     result = udriver("run", "--duration", "0.2")
     assert result.returncode == 0, result.stderr
     assert "p50 / p99 / p99.9 / max" in result.stdout
 
 
-def test_the_environment_names_the_port(device: Spawned) -> None:
+def test_the_environment_names_the_port(udriver: Udriver, device: Spawned) -> None:
     result = udriver("run", "--frames", "3", "--json", env={"UDRIVER_PORT": device.path})
     assert json.loads(result.stdout)["port"] == device.path
     assert "UDRIVER_PORT names it" in result.stderr
 
 
-def test_p99_bar() -> None:
+def test_p99_bar(udriver: Udriver) -> None:
     failed = udriver("run", "--frames", "50", "--max-p99-us", "0.001", "--json")
     assert "--max-p99-us" in complaint(failed, Status.FAILED)
     assert udriver("run", "--frames", "50", "--max-p99-us", "1e9").returncode == 0
@@ -163,11 +161,11 @@ def test_p99_bar() -> None:
     ],
     ids=lambda value: "_".join(value) if isinstance(value, list) else None,
 )
-def test_bad_input(arguments: list[str], status: Status, says: str) -> None:
+def test_bad_input(udriver: Udriver, arguments: list[str], status: Status, says: str) -> None:
     assert says in complaint(udriver("run", *arguments), status)
 
 
-def test_an_empty_file(tmp_path: Path) -> None:
+def test_an_empty_file(udriver: Udriver, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     result = udriver("run", "--file", str(tmp_path / "empty"))
     assert "is empty" in complaint(result, Status.USAGE)
@@ -209,7 +207,7 @@ def test_permission_denied(device: Spawned) -> None:
     assert "usermod" in complaint(result, Status.PERMISSION)
 
 
-def test_a_busy_port_names_its_holder(device: Spawned) -> None:
+def test_a_busy_port_names_its_holder(udriver: Udriver, device: Spawned) -> None:
     code = "import sys; fd = open(sys.argv[1], 'rb'); print(flush=True); input()"
     holder = subprocess.Popen(
         [sys.executable, "-c", code, device.path], stdin=subprocess.PIPE, stdout=subprocess.PIPE
@@ -233,7 +231,7 @@ SCRIPTS = {
 
 
 @pytest.mark.parametrize("kind", SCRIPTS)
-def test_a_bad_device(kind: str) -> None:
+def test_a_bad_device(udriver: Udriver, kind: str) -> None:
     script, status, errors, lost = SCRIPTS[kind]
     with Loopback(parse_script(script)) as device:
         result = udriver(
@@ -337,7 +335,7 @@ def communicate(process: subprocess.Popen[str]) -> tuple[str, str]:
         raise
 
 
-def test_sim_serves_until_eof() -> None:
+def test_sim_serves_until_eof(udriver: Udriver) -> None:
     process = subprocess.Popen(
         [sys.executable, "-m", "udriver", "sim", "--wiring", "echo"],
         env=ENVIRONMENT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
@@ -349,7 +347,7 @@ def test_sim_serves_until_eof() -> None:
     assert process.returncode == 0
 
 
-def test_paced_is_honest() -> None:
+def test_paced_is_honest(udriver: Udriver) -> None:
     report = json.loads(
         udriver("run", "--paced", "-b", "9600", "--frames", "3", "--size", "48", "--json").stdout
     )
@@ -358,7 +356,7 @@ def test_paced_is_honest() -> None:
     assert report["line_rate_percent"] <= 100
 
 
-def test_soak_consumes_each_token_once() -> None:
+def test_soak_consumes_each_token_once(udriver: Udriver) -> None:
     result = udriver("soak", "--posts", "60000", "--json")
     report = json.loads(result.stdout)
     assert (result.returncode, report["posted"], report["consumed"]) == (0, 60000, 60000)
@@ -366,7 +364,7 @@ def test_soak_consumes_each_token_once() -> None:
 
 
 @pytest.mark.parametrize("irq", ["signal", "select", "inline"])
-def test_trace_shows_the_stations_in_order(irq: str) -> None:
+def test_trace_shows_the_stations_in_order(udriver: Udriver, irq: str) -> None:
     lines = udriver("trace", "--irq", irq, "--json").stdout.splitlines()
     names = [json.loads(line)["name"] for line in lines]
     at = [names.index(name) for name in ("irq_handler_entry", "kfifo_in", "irq_handler_exit")]
@@ -374,12 +372,14 @@ def test_trace_shows_the_stations_in_order(irq: str) -> None:
     assert "kfifo_out" in names[at[1] :]
 
 
-def test_help_lists_the_statuses() -> None:
+def test_help_lists_the_statuses(udriver: Udriver) -> None:
     assert "77 prerequisite missing" in " ".join(udriver("--help").stdout.split())
 
 
 @pytest.mark.parametrize("irq", ["signal", "select", "inline"])
-def test_a_file_through_a_small_kfifo(irq: str, tmp_path: Path, device: Spawned) -> None:
+def test_a_file_through_a_small_kfifo(
+    udriver: Udriver, irq: str, tmp_path: Path, device: Spawned
+) -> None:
     source = tmp_path / "file"
     source.write_bytes(random.Random(irq).randbytes(4097))
     result = udriver(

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -59,6 +60,7 @@ FOREIGN: dict[str, set[str]] = {
 COMPOSITION_INSIDE_FUNCTIONS = {"udriver_hw"}
 
 
+@functools.cache
 def modules() -> dict[str, Path]:
     found = {}
     for package, tree in TREES.items():

@@ -13,11 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from udriver.cli import Status, sentence_of, status_of
-from udriver.console import Console
 from udriver.drivers.latency import Latency
 from udriver.drivers.port import Icount, Line
 from udriver.drivers.usbserial import UsbSerial
@@ -153,17 +150,23 @@ def _send(
 
 @contextlib.contextmanager
 def _bar(total: int | None, unit: str) -> Iterator[Callable[[Tally], None]]:
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield lambda tally: None
         return
+    # rich takes as long to load as all the rest: who wants JSON, and shows no bar, has no use for it
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from udriver.console import Console
+
     columns = (
         TextColumn("{task.completed}/{task.total} " + unit),
         BarColumn(),
         TimeRemainingColumn(),
     )
     shown = 0.0
-    with Progress(*columns, console=console, auto_refresh=False, transient=True) as progress:
+    with Progress(
+        *columns, console=Console(stderr=True), auto_refresh=False, transient=True
+    ) as progress:
         task = progress.add_task(unit, total=total)
 
         def update(tally: Tally) -> None:
@@ -227,6 +230,10 @@ def _icount(driver: UsbSerial) -> Icount | None:
 
 
 def _print_table(report: dict[str, Any]) -> None:
+    from rich.table import Table
+
+    from udriver.console import Console
+
     table = Table(show_header=False, title=f"{report['port']}, {report['irq']} interrupts")
     latency = report["latency_us"]
     rows = {

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
     from udriver import UsbSerial
 
 IRQCHIPS = ("signal", "select", "inline")
+SIGNALS = (
+    signal.valid_signals()
+)  # made anew by each call, which the leaks would ask for twice a test
 
 K = TypeVar("K", bound=Hashable)
 
@@ -154,7 +157,7 @@ class Resources:
         targets = {fd: _target(fd) for fd in os.listdir("/proc/self/fd")}
         self.fds = {fd: target for fd, target in targets.items() if target is not None}
         self.threads = {thread: thread.name for thread in threading.enumerate()}
-        self.handlers = {signum: signal.getsignal(signum) for signum in signal.valid_signals()}
+        self.handlers = {signum: signal.getsignal(signum) for signum in SIGNALS}
         self.mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         self.wakeup_fd = signal.set_wakeup_fd(-1)
         signal.set_wakeup_fd(self.wakeup_fd, warn_on_full_buffer=False)

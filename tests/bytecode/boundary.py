@@ -109,6 +109,8 @@ class Boundaries:
         if event == "opcode" and self.active and (due := self._due(frame.f_code, frame.f_lasti)):
             if self._mode != "pend":
                 self._interrupt(due)
+                if due == 1:
+                    sys.settrace(None)  # what follows is not counted, so it need not be slow
             else:
                 sys.settrace(None)  # CPython would look when it next enters this function
                 [*map(_RAISE, (OUTER,))]  # no call from bytecode: it looks behind those
@@ -122,6 +124,8 @@ class Boundaries:
         if self.active and threading.get_ident() == self._main and (due := self._due(code, offset)):
             if self._mode != "pend":
                 self._interrupt(due)
+                if due == 1:
+                    self._hear(None)
             else:
                 self._hear(None)
                 [*map(_RAISE, (OUTER,))]

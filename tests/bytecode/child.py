@@ -101,8 +101,7 @@ class Child:
         signal.signal(OUTER, self.outer)
         signal.signal(INNER, self.inner)
         signal.signal(signal.SIGALRM, self.on_timer)
-        gc.collect()
-        gc.freeze()
+        gc.freeze()  # no collection first: it goes over, and so copies, all that the parent has
         gc.disable()
         warden = Warden(self)
         warden.start()
@@ -201,7 +200,7 @@ class Warden(threading.Thread):
         last: Sleeps | None = None
         since = 0.0
         while True:
-            time.sleep(1e-4)
+            time.sleep(5e-5)  # and as much again is the kernel's timer slack
             child = self.child
             program = child.program
             to_come = signal.getitimer(signal.ITIMER_REAL)[0]  # first: it may go off between

@@ -42,7 +42,7 @@ def state() -> dict[str, Any]:
     code: dict[str, Any] = {
         name: (part.__code__, part.__defaults__, part.__kwdefaults__)
         for name, part in functions()
-        if not name.rpartition(".")[2].startswith("_checked_")
+        if "._checked_" not in name  # a first block leaves them; a method's has a dot of its own
     }
     return code | {"locks": (threading.Lock, threading.RLock), "annotations": annotation.checker}
 

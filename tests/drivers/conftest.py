@@ -23,13 +23,13 @@ WATCHDOG_S = 20.0  # reached only by a bug
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:
-    """Sleep in short waits until ``condition()``: an inline irqchip takes interrupts only there."""
+    """Sleep a jiffy at a time until ``condition()``: an inline irqchip takes interrupts only there."""
     end = time.monotonic() + WATCHDOG_S
     never = Completion("never")
     while not condition():
         assert time.monotonic() < end, f"still not: {what}"
         try:
-            never.wait(0.001)
+            never.wait(0)  # to the next jiffy; of 1 ms the kernel makes two
         except TimeoutError:
             pass
 

@@ -528,11 +528,15 @@ def test_inline_a_follower_whose_event_came_leaves_the_leader_leading(
 
 
 def test_inline_a_follower_that_is_to_lead_and_goes_hands_it_on(
-    on: Callable[[str], Line], other: Any, monkeypatch: pytest.MonkeyPatch
+    on: Callable[[str], Line],
+    other: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     """One interrupt ends the leader's wait and the first follower's, and a second one sleeps on."""
     line = on("inline")
     second = Line(IRQCHIPS["inline"], "second")
+    request.addfinalizer(second.close)
     firsts = Completion("the first follower's")
     drain = line.drain
     monkeypatch.setattr(line, "drain", lambda: (drain(), firsts.complete()))
@@ -546,11 +550,12 @@ def test_inline_a_follower_that_is_to_lead_and_goes_hands_it_on(
         while len(chip._seat.followers) < len(followers):
             os.sched_yield()
     line.send(b"x")
-    assert (leader.end(), followers[0].end()) == (True, True)
+    for gone in (leader, followers[0]):
+        gone.join(20)  # end() waits, and might lead
     second.send(b"y")
-    assert followers[1].end() is True
+    followers[1].join(20)
+    assert [thread.result for thread in (leader, *followers)] == [True] * 3
     assert second.threads == ["wait"]
-    second.close()
 
 
 def test_inline_a_change_of_leaders_that_was_cut_short_loses_no_wake(

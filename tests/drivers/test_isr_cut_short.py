@@ -89,7 +89,7 @@ def asleep_after_any_cut(
             sys.settrace(finger)
             go.release()
             while not finger.where and reader.is_alive():
-                time.sleep(0.02)  # in C: what lands in the tracer's own function is not traced
+                time.sleep(0.005)  # in C: what lands in the tracer's own function is not traced
         except kind:
             pass
         finally:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import dis
 import errno
 import fcntl
+import gc
 import itertools
 import os
 import resource
@@ -941,6 +942,7 @@ def in_child(body: Callable[[], str]) -> str:
         warnings.simplefilter("ignore", DeprecationWarning)  # 3.12: there are threads
         pid = os.fork()
     if pid == 0:
+        gc.freeze()  # a collection would go over, and so copy, all that the tests before left
         signal.signal(signal.SIGALRM, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_REAL, 40)
         try:

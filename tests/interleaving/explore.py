@@ -197,9 +197,10 @@ class Space:
 
     def at_rest(self, state: State, steps: list[Step]) -> bool:
         """Whether only time, or an interrupt that has not come yet, can change anything."""
-        return all(
-            late or (number >= self.hosts and number not in state[0][7]) for number, late in steps
-        )
+        for number, late in steps:
+            if not late and (number < self.hosts or number in state[0][7]):
+                return False
+        return True
 
     def search(self, visit: Callable[[State], None], bound: int | None = None) -> Counts:
         """Call ``visit`` with each state at rest.

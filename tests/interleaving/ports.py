@@ -15,9 +15,9 @@ from __future__ import annotations
 import signal
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, NamedTuple
-from unittest import mock
 
 from udriver.kernel import completion as kernel
 from udriver.kernel import sched, swait
@@ -118,7 +118,7 @@ class X(kernel.Completion):
         self.name = "x"
         self.ask = ask
         self.loads = 0
-        with mock.patch.object(swait, "OrderedDict", partial(Line, ask)):
+        with replaced(swait, "OrderedDict", partial(Line, ask)):
             self.wait_queue = swait.SwaitQueueHead()
 
     @property
@@ -224,4 +224,15 @@ def substituted(ask: Asker) -> Any:
     def made(iterable: Any = (), maxlen: int | None = None) -> Any:
         return Tokens(ask) if maxlen == kernel.UINT_MAX else deque(iterable, maxlen)
 
-    return mock.patch.object(kernel, "deque", made)
+    return replaced(kernel, "deque", made)
+
+
+@contextmanager
+def replaced(module: Any, name: str, what: object) -> Iterator[None]:
+    """As mock.patch.object(), whose checks were a quarter of the time that the explorer takes."""
+    before = getattr(module, name)
+    setattr(module, name, what)
+    try:
+        yield
+    finally:
+        setattr(module, name, before)

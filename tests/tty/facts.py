@@ -38,6 +38,10 @@ OPEN = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK
 class Pty:
     """The far end of a pty, with what the rig does for an adapter."""
 
+    quiet = (
+        0.1  # seconds; what has not come by then does not come: there is only a work queue between
+    )
+
     def __init__(self) -> None:
         self._master, self._keeper = os.openpty()  # held: else the far end reads EIO meanwhile
         os.set_blocking(self._master, False)
@@ -59,6 +63,8 @@ class Pty:
 
 class Wire:
     """The far end of QEMU's adapter, its jumper off."""
+
+    quiet = 0.3
 
     def __init__(self, path: str) -> None:
         from vm.guest import Rig
@@ -221,20 +227,20 @@ def signals(fd: int, far: Any) -> dict[str, Any]:
     fcntl.fcntl(fd, fcntl.F_SETFL, fcntl.fcntl(fd, fcntl.F_GETFL) | os.O_ASYNC)
     epoll = select.epoll()
     epoll.register(fd, select.EPOLLIN | select.EPOLLET)
-    drained(number)
+    drained(number, far.quiet)
     far.say(b"x")
     info = signal.sigtimedwait({number}, PATIENCE)
     assert info is not None
     (event,) = (events for _, events in epoll.poll(PATIENCE))
     byte = os.read(fd, 16).decode()
-    drained(number)
+    drained(number, far.quiet)
     epoll.close()
     return {"signal_code_band": [info.si_code, info.si_band], "epoll": event, "byte": byte}
 
 
-def drained(number: int) -> int:
+def drained(number: int, quiet: float) -> int:
     count = 0
-    while signal.sigtimedwait({number}, 0.3):
+    while signal.sigtimedwait({number}, quiet):
         count += 1
     return count
 
@@ -291,9 +297,9 @@ def writing(fd: int, far: Any) -> dict[str, Any]:
 def stale(path: str, far: Any) -> dict[str, Any]:
     """What came while nobody had it open."""
     far.say(b"stale")
-    time.sleep(0.2)
+    time.sleep(far.quiet)
     fd = os.open(path, OPEN)
-    time.sleep(0.2)
+    time.sleep(far.quiet)
     found = waiting(fd)
     os.close(fd)
     return {"stale_after_open": found}
@@ -304,12 +310,12 @@ def hangup(fd: int, path: str, far: Any) -> dict[str, Any]:
     number = signal.SIGRTMIN + 1
     epoll = select.epoll()
     epoll.register(fd, select.EPOLLIN | select.EPOLLET)
-    drained(number)
+    drained(number, far.quiet)
     far.unplug()
     (event,) = (events for _, events in epoll.poll(PATIENCE))
     found = {
         "epoll_hangup": event,
-        "signals_at_hangup": drained(number),
+        "signals_at_hangup": drained(number, far.quiet),
         "read_after_hangup": [outcome(lambda: len(os.read(fd, 16))) for _ in range(2)],
         "write_after_hangup": outcome(os.write, fd, b"x"),
         "tcdrain_after_hangup": outcome(termios.tcdrain, fd),
