@@ -242,6 +242,23 @@ def test_writes_any_bytes_like(driver: UsbSerial) -> None:
         assert driver.readexactly(2, 5) == b"ab"
 
 
+@pytest.mark.parametrize("shape", [[len(PATTERN) // 4], [4, len(PATTERN) // 16]])
+def test_items_that_are_no_bytes_are_written_in_pieces_to_the_byte(
+    driver: UsbSerial, other: Any, shape: list[int]
+) -> None:
+    items = memoryview(PATTERN).cast("I", shape)
+    writer = other(driver.write, items, 20)
+    assert driver.readexactly(len(PATTERN), 5) == PATTERN
+    assert writer.end() == driver.stats().written == len(PATTERN)
+
+
+def test_what_does_not_lie_in_one_piece_is_refused_as_a_whole(driver: UsbSerial) -> None:
+    with pytest.raises(BufferError, match="not C-contiguous"):
+        driver.write(memoryview(b"abcd")[::2], 5)
+    assert driver.stats().written == 0
+    assert driver.transact(b"ab", 2, 5) == b"ab"
+
+
 def test_what_is_waiting_and_what_is_thrown_away(driver: UsbSerial, until: Until) -> None:
     driver.write(b"abc", 5)
     until(lambda: driver.in_waiting == 3 and driver.stats().buffered == 3, "it came back")

@@ -473,7 +473,10 @@ class UsbSerial:
         return in_turn(self, self._read_turn, deadline, "read", body)
 
     def write(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> int:
-        """Hand all of ``data`` to the tty; give its length. Timeout.transferred: how far it got."""
+        """Hand all of ``data`` to the tty; give its bytes. Timeout.transferred: how many had left.
+
+        Raises BufferError if ``data`` does not lie in one piece.
+        """
         deadline = _deadline(timeout)
         view = memoryview(data)
         return in_turn(
@@ -481,10 +484,11 @@ class UsbSerial:
         )
 
     def _write_all(self, view: memoryview, deadline: float | None, timeout: float | None) -> int:
-        size = len(view)
+        size = view.nbytes
         sent = 0
         while sent < size:
-            count = self._write_some(view[sent:] if sent else view)
+            # cast late: nearly always all of it goes at once, whatever its items are
+            count = self._write_some(view.cast("B")[sent:] if sent else view)
             sent += count
             self._written += count
             if sent < size:
