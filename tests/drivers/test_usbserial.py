@@ -121,7 +121,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
 def test_inline_an_answer_that_comes_at_once_is_looked_for_and_not_slept_for(
     looks: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(usbserial, "LOOK_NS", 10**10)
+    monkeypatch.setattr(usbserial, "LOOK", 10.0)
     device = BarePty()
     with UsbSerial.open(device.path, irqchip="inline") as driver:
         with pytest.raises(Timeout):
@@ -138,11 +138,9 @@ def test_inline_an_answer_that_never_comes_at_once_is_looked_for_more_and_more_s
 ) -> None:
     tried: list[int] = []
     looked: list[int] = []
-    monkeypatch.setattr(usbserial, "LOOK_NS", -1)
+    monkeypatch.setattr(usbserial, "LOOK", -1.0)
     look = UsbSerial._look
-    monkeypatch.setattr(
-        UsbSerial, "_look", lambda driver, size: (looked.append(len(tried)), look(driver, size))
-    )
+    monkeypatch.setattr(UsbSerial, "_look", lambda *args: (looked.append(len(tried)), look(*args)))
     device = BarePty()
     with UsbSerial.open(device.path, irqchip="inline") as driver:
         while len(tried) < 40:
@@ -152,10 +150,40 @@ def test_inline_an_answer_that_never_comes_at_once_is_looked_for_more_and_more_s
         assert looked == [0, 3, 8, 17, 34]
         looked.clear()
         looks[:] = [int, int, lambda: device.push(b"!"), int]
-        monkeypatch.setattr(usbserial, "LOOK_NS", 10**10)
+        monkeypatch.setattr(usbserial, "LOOK", 10.0)
         driver._unlooked = 0
         assert driver.transact(b"?", 1, 5) == b"!"
         assert driver._next_unlooked == 2  # and from there on it is looked for at once again
+    device.close()
+
+
+def never() -> None:
+    pytest.fail("it looked once too often")
+
+
+def test_inline_a_look_ends_with_the_timeout(
+    looks: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usbserial, "LOOK", 10.0)
+    device = BarePty()
+    with UsbSerial.open(device.path, irqchip="inline") as driver:
+        looks[:] = [int, int, never]  # one by the look, one before the sleep
+        with pytest.raises(Timeout):
+            driver.transact(b"?", 1, 0)
+    device.close()
+
+
+def test_inline_a_look_lets_come_what_it_looks_for(
+    looks: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usbserial, "LOOK", 10.0)
+    device = BarePty()
+    with UsbSerial.open(device.path, irqchip="inline", fifo_size=64) as driver:
+        device.push(PATTERN[:100])
+        assert driver.readexactly(1, 5) == PATTERN[:1]
+        assert driver.stats().throttles == 1  # and on it stays: less than half is free
+        looks[:] = [int, int, never]
+        assert driver.transact(b"?", 64, 5) == PATTERN[1:65]
     device.close()
 
 

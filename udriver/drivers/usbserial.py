@@ -63,7 +63,7 @@ MORE = 2048
 MOST_READS = 64  # in one interrupt, as NAPI's weight: the chip's other lines wait meanwhile
 # as KVM's halt_poll_ns: an answer that comes sooner costs less looked for than slept for, and one that
 # does not is looked for again after 2, 4, 8 ... transactions
-LOOK_NS = 100_000
+LOOK = 0.0001  # seconds
 MOST_UNLOOKED = 1024
 OnFull = Literal["throttle", "drop"]
 
@@ -510,24 +510,28 @@ class UsbSerial:
         if self._unlooked:
             self._unlooked -= 1
         elif self.chip.looks:
-            self._look(size)
+            self._look(size, deadline)
         return self._read_some(size, size, deadline, timeout)
 
-    def _look(self, size: int) -> None:
-        """Take interrupts until ``size`` bytes are there, without a sleep, for LOOK_NS at most."""
+    def _look(self, size: int, deadline: float | None) -> None:
+        """Take interrupts until ``size`` bytes are there, without a sleep, for LOOK at most."""
         fifo = self.fifo
         self.chip.resample(self.irq)
         if fifo.in_ - fifo.out >= size:
             return  # it was there already, which says nothing of a longer look
-        until = time.monotonic_ns() + LOOK_NS
-        while fifo.in_ - fifo.out < size:
-            if self._gone is not None or time.monotonic_ns() > until:
-                self._unlooked = self._next_unlooked
-                self._next_unlooked = min(2 * self._unlooked, MOST_UNLOOKED)
-                return
+        if not self._rx_on:
+            self._unthrottle()  # as in _wait_for_bytes()
+        until = _now() + LOOK
+        if deadline is not None and deadline < until:
+            until = deadline
+        while self._gone is None and _now() < until:
             os.sched_yield()  # to a far end on this very CPU
             self.chip.resample(self.irq)
-        self._next_unlooked = 2
+            if fifo.in_ - fifo.out >= size:
+                self._next_unlooked = 2
+                return
+        self._unlooked = self._next_unlooked
+        self._next_unlooked = min(2 * self._unlooked, MOST_UNLOOKED)
 
     def flush(self, timeout: float | None = None) -> None:
         """Sleep until the hardware FIFO has drained: the last bit written is on the wire.
