@@ -511,6 +511,25 @@ def test_a_kick_that_comes_too_early_comes_again(
     assert helpers() == set()
 
 
+def test_stop_ends_whatever_became_of_the_second_look(
+    device: BarePty, lines: FakeLines, monkeypatch: pytest.MonkeyPatch, until: Until, other: Any
+) -> None:
+    reported: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_type))
+
+    def no_memory(tid: int, fd: int) -> bool:
+        raise MemoryError
+
+    monkeypatch.setattr(capture, "is_inside", no_memory)
+    port = Port(device.path)
+    both = capture.Capture(port, list, list, list, int)
+    until(lambda: reported, "the second thread has failed")
+    assert other(both.stop).end() is None
+    assert reported == [MemoryError]
+    assert helpers() == set()
+    port.close()
+
+
 @pytest.mark.parametrize("line", LINES)
 def test_an_unplug_raises_the_line_once_more(
     driver: UsbSerial, lines: FakeLines, device: BarePty, line: str, until: Until

@@ -170,6 +170,14 @@ class Capture:
 
     def _assist(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        try:
+            self._look_behind()
+        finally:  # whatever it raised: stop() waits for what comes now
+            self._stopping = True
+            self._let_out()
+            complete_all(self._stopped)
+
+    def _look_behind(self) -> None:
         blind = False
         while not self._stopping:
             if self._entry(WINDOW if self._rings() else BLIND_WINDOW if blind else None):
@@ -178,6 +186,8 @@ class Capture:
                 self._look(None)
             except OSError:
                 blind = False  # gone: the waiting thread gets it, too
+
+    def _let_out(self) -> None:
         while not self._out:
             assert self._waiter.ident is not None
             signal.pthread_kill(self._waiter.ident, self._kick)
@@ -185,7 +195,6 @@ class Capture:
         self._leave.set()
         if self._waiter.ident is not None:
             self._waiter.join()
-        complete_all(self._stopped)
 
     def _rings(self) -> bool:
         """Whether somebody asks for a line that the waiting thread is not woken for."""
