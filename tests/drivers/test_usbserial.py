@@ -835,6 +835,57 @@ def test_ctrl_c_anywhere_leaves_the_driver_usable(udriver_device: Any, udriver_i
     assert in_child(lambda: first_few(usable_after_any_cut(udriver_device.path, udriver_irq))) == ""
 
 
+READS: dict[str, Callable[[UsbSerial], bytes]] = {
+    "read": lambda driver: driver.read(timeout=5),
+    "readexactly": lambda driver: driver.readexactly(5, 5),
+    "readline": lambda driver: driver.readline(5),
+    "transact": lambda driver: driver.transact(b"?", 5, 5),
+    "readexactly long": lambda driver: driver.readexactly(5, 5),
+}
+
+
+def lost_in_any_cut(device: Any, irq: str, name: str) -> Iterator[str]:
+    """Where a Ctrl-C in a read lost bytes, or left them uncounted."""
+    size = 4 if name == "readexactly long" else 64
+    with UsbSerial.open(device.path, irqchip=irq, fifo_size=size) as driver:
+        for nth in itertools.count(1):
+            before = driver.stats().read
+            device.push(b"ping\n")
+            while driver.in_waiting < 5:
+                os.sched_yield()
+            came: list[bytes] = []
+
+            def call(came: list[bytes] = came) -> None:
+                try:
+                    came.append(READS[name](driver))
+                except KeyboardInterrupt as exc:
+                    came.append(getattr(exc, "partial", b""))
+                    raise
+
+            where = cut(nth, call)
+            try:
+                while len(b"".join(came)) < 5:
+                    came.append(driver.read(timeout=1))
+            except Timeout:
+                pass
+            counted = driver.stats().read - before
+            if (b"".join(came), counted) != (b"ping\n", 5):
+                yield f"place {nth}, in {where}: {came}, {counted} counted"
+            if not where:
+                break
+    assert nth > 20
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
+)
+@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
+@pytest.mark.parametrize("name", READS)
+@pytest.mark.slow
+def test_ctrl_c_anywhere_in_a_read_loses_nothing(bare: Any, udriver_irq: str, name: str) -> None:
+    assert in_child(lambda: first_few(lost_in_any_cut(bare, udriver_irq, name))) == ""
+
+
 def open_after_any_cut(path: str, irq: str) -> Iterator[str]:
     """Where a Ctrl-C in close() left something that a second close() did not do."""
     more = True
