@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import sys
 import threading
 import time
 import weakref
@@ -578,7 +579,7 @@ class UsbSerial:
 
     def reset_input_buffer(self) -> int:
         """Throw away what was received and not read; give how many bytes that was."""
-        drop = partial(self._take, [], self.fifo.size)
+        drop = partial(self._take, [], sys.maxsize)  # a MarkedKfifo may hold more than its size
         return len(in_turn(self, self._read_turn, None, "read", drop))
 
     @property
