@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import resource
 import signal
@@ -19,6 +20,7 @@ import pytest
 
 from tests.drivers.conftest import BarePty, open_files
 from tests.drivers.fake_lines import FakeLines
+from tests.drivers.test_usbserial import cut, first_few, in_child
 from udriver.drivers import capture, miwait, modem
 from udriver.drivers.edges import LINES, Edge
 from udriver.drivers.irqchip import IRQCHIPS
@@ -483,6 +485,46 @@ def test_free_irq_ends_both_threads(driver: UsbSerial, lines: FakeLines) -> None
         assert helpers() == HELPERS
         handlers.pop().free()
         assert helpers() == set()
+
+
+def held_after_any_cut(path: str) -> Iterator[str]:
+    """Where a Ctrl-C in request_irq() left something of a line that then has no handler."""
+
+    def handler(irq: int, dev_id: object) -> IrqReturn:
+        return IRQ_HANDLED
+
+    with UsbSerial.open(path, irqchip="select") as driver:
+        irq = driver.line_irq("cts")
+        for nth in itertools.count(1):
+            where = cut(nth, lambda: request_irq(irq, handler, 0, "cts", driver))
+            if not where:
+                break
+            if helpers() or driver.modem._holders or irq_to_desc(irq).actions:
+                yield f"place {nth}, in {where}"
+        free_irq(irq, driver)
+    assert nth > 100
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
+)
+@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
+@pytest.mark.slow
+def test_ctrl_c_anywhere_in_a_request_leaves_nothing(lines: FakeLines, device: BarePty) -> None:
+    assert in_child(lambda: first_few(held_after_any_cut(device.path))) == ""
+
+
+def test_stop_ends_if_ctrl_c_came_between_the_kick_s_handler_and_its_flag(
+    device: BarePty, lines: FakeLines, until: Until, other: Any
+) -> None:
+    """Without the flag the kernel begins the call again, and nobody comes out of it."""
+    port = Port(device.path)
+    miwait._libc().siginterrupt(miwait.kick_signal(), 0)
+    both = capture.Capture(port, list, list, list, int)
+    until(lambda: lines.entries, "it waits")
+    assert other(both.stop).end() is None
+    assert helpers() == set()
+    port.close()
 
 
 def test_free_irq_on_another_thread(driver: UsbSerial, lines: FakeLines, other: Any) -> None:

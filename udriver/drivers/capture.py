@@ -88,18 +88,10 @@ class Capture:
         self._second = threading.Thread(target=self._assist, name="irq/modem-look", daemon=True)
         try:
             self._second.start()
-            self._out = False
-            self._start_waiter()
+            self._waiter.start()
             wait_for_completion(self._armed)
         except BaseException:  # no thread to be had, or Ctrl-C
             self.stop()
-            raise
-
-    def _start_waiter(self) -> None:
-        try:
-            self._waiter.start()
-        except RuntimeError:
-            self._out = True
             raise
 
     def stop(self) -> None:
@@ -127,6 +119,7 @@ class Capture:
     # the thread that waits
 
     def _wait(self) -> None:
+        self._out = False  # here, and not where it is started: it may never come to be
         try:
             # none of the process's signals: each would end the wait for nothing
             signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - {self._kick})

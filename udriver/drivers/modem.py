@@ -294,15 +294,20 @@ class ModemLines:
 
     def irq_request_resources(self, irq: int) -> None:
         """The line's first handler comes."""
-        with self._setup:  # to the end: close() forgets lines that are not requested
-            line = self._by_irq.get(irq)
-            if line is None:
-                raise self._driver._loss()
-            self._hold(line, LINES[line.name])
-            line.trigger = BOTH
-            line.records.clear()
-            line.raised = False
-            line.requested = True
+        try:
+            with self._setup:  # to the end: close() forgets lines that are not requested
+                line = self._by_irq.get(irq)
+                if line is None:
+                    raise self._driver._loss()
+                self._hold(line, LINES[line.name])
+                line.trigger = BOTH
+                line.records.clear()
+                line.raised = False
+                line.requested = True
+        except BaseException:
+            if irq in self._by_irq:
+                self.irq_release_resources(irq)  # Ctrl-C may have come behind the last step
+            raise
 
     def irq_release_resources(self, irq: int) -> None:
         """Its last is gone; returns when nothing waits for its edges any more."""
