@@ -472,6 +472,22 @@ def test_a_line_that_a_driver_has_not_is_refused(
     with pytest.raises(Unsupported, match="cdc_acm has no CTS"):
         on_select.line_irq("cts")
     assert on_select.line_irq("dcd") > 0
+    with pytest.raises(Unsupported, match="cdc_acm has no CTS"):
+        on_select.wait_modem_lines(termios.TIOCM_CTS | termios.TIOCM_RTS, timeout=0.05)
+
+
+def test_of_several_lines_one_that_is_there_is_enough(
+    on_select: UsbSerial,
+    lines: FakeLines,
+    monkeypatch: pytest.MonkeyPatch,
+    other: Any,
+    until: Until,
+) -> None:
+    monkeypatch.setattr(Port, "driver", "cdc_acm")
+    waiter = other(on_select.wait_modem_lines, miwait.INPUTS, 20)
+    until(lambda: lines.entries, "it waits")
+    lines.set(dsr=True)
+    assert waiter.end() & termios.TIOCM_DSR
 
 
 # the end

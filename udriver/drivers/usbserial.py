@@ -626,8 +626,8 @@ class UsbSerial:
         """Wait until one of ``lines`` (TIOCM_* bits of inputs) changes; give all lines then.
 
         A pulse that is over already is a change: the kernel counted it. Raises ValueError if
-        ``lines`` has no input in it, Unsupported where the tty has no modem lines, Timeout, DeviceGone,
-        and UDriverError while the tty has not gone and yet does not tell.
+        ``lines`` has no input in it, Unsupported where the tty has no modem lines, or none of these,
+        Timeout, DeviceGone, and UDriverError while the tty has not gone and yet does not tell.
         """
         return inside(self, self._modem.wait, lines, _deadline(timeout), timeout)
 
