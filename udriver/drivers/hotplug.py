@@ -9,12 +9,15 @@
 3. Each plug is a new generation: a new UsbSerial with completions of its own, so that nothing
    that is late can complete the next one.
 4. remove() closes the old fd, or the kernel would give the device another node.
+5. Events get lost, if very many come at once: then who is there is looked for, and a plug while
+   the tty that we have is hung up is the next generation.
 """
 
 from __future__ import annotations
 
 import os
 import select
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -98,10 +101,13 @@ class Monitor:
         poll.register(self._monitor.fileno(), select.POLLIN)
         poll.register(self._stop_fd, select.POLLIN)
         while all(fd != self._stop_fd for fd, _ in poll.poll()):
-            device = self._monitor.poll(timeout=0)
-            while device is not None:
-                self._dispatch(device)
+            try:
                 device = self._monitor.poll(timeout=0)
+                while device is not None:
+                    self._dispatch(device)
+                    device = self._monitor.poll(timeout=0)
+            except OSError:  # pyudev's for ENOBUFS: the kernel had to throw events away
+                self._dispatch(None)
 
     def _dispatch(self, device: Any) -> None:
         try:
@@ -111,7 +117,13 @@ class Monitor:
             threading.excepthook(threading.ExceptHookArgs(args))
 
     def _tell(self, device: Any) -> None:
-        if device.action == "remove" and device.device_node:
+        if device is None:
+            # the error is cleared first, or it would be the next poll's as well
+            with socket.socket(fileno=os.dup(self._monitor.fileno())) as netlink:
+                netlink.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            for each in usb_ttys():
+                self._on_add(each)
+        elif device.action == "remove" and device.device_node:
             self._on_remove(device.device_node)
         elif device.action == "add":
             tty = describe(device)
@@ -166,8 +178,12 @@ class Follower:
 
     def _probe(self, tty: UsbTty) -> None:
         with self._changing:
-            if self._closed or not self.identity.fits(tty) or self._driver is not None:
+            if self._closed or not self.identity.fits(tty):
                 return
+            if self._driver is not None:
+                if not (self._driver.gone or self._driver.port.hung_up):
+                    return
+                self._part()  # its remove was lost
             try:
                 self._driver = UsbSerial.open(tty.device, **self._options)
             except (OSError, UDriverError) as exc:
@@ -180,11 +196,13 @@ class Follower:
 
     def _remove(self, node: str) -> None:
         with self._changing:
-            driver = self._driver
-            if driver is None or node != self._node:
-                return
-            self._present.reinit()
-            self._driver = None
+            if self._driver is not None and node == self._node:
+                self._part()
+
+    def _part(self) -> None:
+        driver, self._driver = self._driver, None
+        self._present.reinit()
+        if driver is not None:
             driver.close()
 
     def close(self) -> None:
