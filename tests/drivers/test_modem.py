@@ -211,6 +211,7 @@ def test_an_edge_between_the_look_and_the_wait_is_not_lost(
 ) -> None:
     """TIOCMIWAIT compares with what it finds on entry: only a second look can see this one."""
     handler = Handler(on_select, "cts")
+    until(lambda: lines.sleeps, "it waits")  # else cts may be set at its entry, and wake nobody
     for number in range(1, 9):
         entries = lines.entries
         lines.before_entry.append(lambda: lines.set(dcd=not lines.level & LINES["dcd"]))
@@ -226,6 +227,7 @@ def test_where_proc_does_not_tell_who_waits_it_is_found_all_the_same(
 ) -> None:
     monkeypatch.setattr(capture, "is_inside", lambda tid, fd: None)
     handler = Handler(on_select, "cts")
+    until(lambda: lines.sleeps, "it waits")  # else cts may be set at its entry, and wake nobody
     lines.before_entry.append(lambda: lines.set(dcd=True))
     lines.set(cts=True)
     until(lambda: on_select.modem.edges["dcd"] == 1, "the edge nobody woke for")
