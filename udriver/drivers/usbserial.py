@@ -517,9 +517,10 @@ class UsbSerial:
         in_turn(self, self._write_turn, deadline, "write", self._write_all, view, deadline, timeout)
         kept: list[bytes] = []
         body = self._answer if size <= self.fifo.size else self._read_long
-        turn = self._read_turn
         try:
-            return in_turn(self, turn, deadline, "read", body, kept, size, deadline, timeout)
+            return in_turn(
+                self, self._read_turn, deadline, "read", body, kept, size, deadline, timeout
+            )
         except BaseException as exc:
             _give(exc, kept)
             raise
