@@ -165,6 +165,16 @@ def test_bad_input(udriver: Udriver, arguments: list[str], status: Status, says:
     assert says in complaint(udriver("run", *arguments), status)
 
 
+def test_a_pipe_that_nobody_writes_into_is_not_waited_for(udriver: Udriver, tmp_path: Path) -> None:
+    pipe = tmp_path / "61.rules"
+    os.mkfifo(pipe)
+    says = complaint(udriver("udev", "verify", str(pipe)), Status.USAGE)
+    assert f"{pipe} is not a regular file" in says
+    for command in (["run"], ["trace"], ["bench", "--quick"]):
+        says = complaint(udriver(*command, str(pipe)), Status.NO_DEVICE)
+        assert f"{pipe} is not a serial port but a pipe" in says
+
+
 def test_an_empty_file(udriver: Udriver, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     result = udriver("run", "--file", str(tmp_path / "empty"))

@@ -24,6 +24,7 @@ from udriver.bench.rows import Row
 from udriver.bench.runs import Run, merge, read_run
 from udriver.bench.stream import stream_rows
 from udriver.cli import Status
+from udriver.drivers.port import Port
 from udriver.target import open_target
 
 __all__ = ["Wishes", "bench_command"]
@@ -130,6 +131,7 @@ def _measure(port: str | None, effort: _Effort) -> tuple[Run, str]:
         spawn_counterpart("echo") as device,
         open_target(device.path if port in (None, "pty") else port) as target,
     ):
+        Port(target.path).close()  # says in a sentence what is no port; who measures does not
         _note(f"round trips on {target.path}, everybody in turn")
         rows += roundtrip_rows(target.path, target.rung, effort.rounds, effort.trips)
         rows += check_rows(target.path, target.rung, effort.rounds, effort.trips)

@@ -75,6 +75,8 @@ def verify(files: tuple[Path, ...], as_json: bool) -> None:
 
 def _read(path: Path) -> str:
     try:
+        if path.exists() and not path.is_file():
+            raise click.UsageError(f"{path} is not a regular file")  # a pipe would be waited for
         return path.read_text(errors="surrogateescape")
     except OSError as error:
         raise click.UsageError(f"{path} cannot be read: {error.strerror}") from None

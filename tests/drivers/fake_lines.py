@@ -33,6 +33,7 @@ class FakeLines:
         self.fails: list[int] = []  # the errno of each TIOCMGET to come; the last one stays
         self.counted = self.waits = self.moves = True
         self.entries = 0
+        self.sleeps = 0  # the entries behind which set() wakes
         self.before_entry: list[Callable[[], None]] = []
         self.looks = 0
         self._wake = os.eventfd(0, os.EFD_CLOEXEC)
@@ -83,6 +84,7 @@ class FakeLines:
         except BlockingIOError:
             pass
         os.set_blocking(self._wake, True)
+        self.sleeps += 1
         if not self.gone and LIBC.read(self._wake, ctypes.create_string_buffer(8), 8) < 0:
             return ctypes.get_errno()
         return errno.EIO if self.gone else 0

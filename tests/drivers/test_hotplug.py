@@ -3,16 +3,20 @@
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from ctypes.util import find_library
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from tests.drivers.conftest import BarePty
 from tests.drivers.test_open_fails import CHIPS, CtrlCInOpen, held, left
 from tests.drivers.test_usbserial import first_few, in_child
 from udriver import Timeout, UsbSerial
@@ -22,6 +26,8 @@ from udriver.drivers.hotplug import Follower, Identity, Monitor
 from udriver.errors import NotASerialPort
 from udriver_hw.loopback import Loopback
 
+NETLINK_KOBJECT_UEVENT = 15  # linux/netlink.h
+UDEV_GROUP = 2  # libudev's, beside the kernel's own
 ADAPTER = UsbTty("/dev/ttyUSB0", "0403", "6001", "A1", "1-1")
 
 
@@ -97,6 +103,40 @@ def test_an_add_during_the_first_probe_does_not_open_it_twice(
         thread.join()
         assert follower.probe_error is None
         assert (opened, follower.generation) == ([tty.device], 1)
+
+
+def test_a_plug_whose_remove_was_lost_is_a_new_generation(udev: Udev, tty: UsbTty) -> None:
+    old = BarePty()
+    with Follower(replace(tty, device=old.path)) as follower:
+        udev.add(tty)  # of a clone, perhaps: the one we have is there
+        assert follower.generation == 1
+        old.unplug()
+        udev.add(tty)
+        assert follower.generation == 2
+        assert follower.driver(timeout=1).transact(b"x", 1, timeout=5) == b"x"
+
+
+@pytest.mark.skipif(find_library("udev") is None, reason="needs libudev")
+def test_events_that_the_kernel_threw_away_are_made_up_for(
+    monkeypatch: pytest.MonkeyPatch, until: Callable[[Callable[[], object], str], None]
+) -> None:
+    monkeypatch.setattr(hotplug, "usb_ttys", lambda: [ADAPTER])
+    told: list[UsbTty] = []
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_KOBJECT_UEVENT) as kernel:
+        try:
+            kernel.connect((0, UDEV_GROUP))
+        except PermissionError:
+            pytest.skip("needs CAP_NET_ADMIN")
+        monitor = Monitor(told.append, print)
+        monitor._monitor.set_receive_buffer_size(2048)
+        monitor.start()
+        send = ctypes.PyDLL(None).send  # which keeps the GIL, and so nobody reads meanwhile
+        for _ in range(2):  # it goes on listening
+            told.clear()
+            for _ in range(200):
+                send(kernel.fileno(), bytes(500), 500, 0)
+            until(lambda: ADAPTER in told, "who is there is told of")
+        monitor.stop()
 
 
 def test_what_is_no_serial_port_is_told_to_who_waits(udev: Udev, tty: UsbTty) -> None:

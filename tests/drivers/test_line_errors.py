@@ -195,6 +195,19 @@ def test_a_full_kfifo(marking: Marking, udriver_irq: str, on_full: Any, until: U
         assert stats.received == stats.read + stats.dropped + stats.buffered == len(data)
 
 
+def test_all_that_was_received_is_thrown_away(marking: Marking, until: Until) -> None:
+    """A byte more than the kfifo's size, too: of a mark that was none."""
+    with marking.open(irqchip="select", fifo_size=4) as driver:
+        for nth, raw in enumerate((b"abc", b"\xff", b"d"), 1):
+            marking.send(raw)
+            until(lambda: driver.stats().drains == nth, "it is drained")  # noqa: B023
+        assert driver.stats().buffered == 5
+        assert driver.reset_input_buffer() == 5
+        assert driver.stats().buffered == 0
+        marking.send(b"efgh")
+        assert driver.readexactly(4, 5) == b"efgh"
+
+
 def test_as_much_as_the_kfifo_holds_can_be_waited_for(marking: Marking) -> None:
     with marking.open(irqchip="inline", fifo_size=16) as driver:
         marking.send(b"x" * 40)

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import os
 import resource
 import signal
@@ -19,6 +20,7 @@ import pytest
 
 from tests.drivers.conftest import BarePty, open_files
 from tests.drivers.fake_lines import FakeLines
+from tests.drivers.test_usbserial import cut, first_few, in_child
 from udriver.drivers import capture, miwait, modem
 from udriver.drivers.edges import LINES, Edge
 from udriver.drivers.irqchip import IRQCHIPS
@@ -209,6 +211,7 @@ def test_an_edge_between_the_look_and_the_wait_is_not_lost(
 ) -> None:
     """TIOCMIWAIT compares with what it finds on entry: only a second look can see this one."""
     handler = Handler(on_select, "cts")
+    until(lambda: lines.sleeps, "it waits")  # else cts may be set at its entry, and wake nobody
     for number in range(1, 9):
         entries = lines.entries
         lines.before_entry.append(lambda: lines.set(dcd=not lines.level & LINES["dcd"]))
@@ -224,6 +227,7 @@ def test_where_proc_does_not_tell_who_waits_it_is_found_all_the_same(
 ) -> None:
     monkeypatch.setattr(capture, "is_inside", lambda tid, fd: None)
     handler = Handler(on_select, "cts")
+    until(lambda: lines.sleeps, "it waits")  # else cts may be set at its entry, and wake nobody
     lines.before_entry.append(lambda: lines.set(dcd=True))
     lines.set(cts=True)
     until(lambda: on_select.modem.edges["dcd"] == 1, "the edge nobody woke for")
@@ -297,7 +301,8 @@ def test_while_edges_keep_coming_their_count_is_right(
     on_select: UsbSerial, lines: FakeLines, until: Until, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TIOCMGET is ahead of the counters all the time, and they do not stand still."""
-    monkeypatch.setattr(capture, "STILL_NS", 20_000_000)
+    # so long that this thread, which moves them, is not itself kept from it for as long
+    monkeypatch.setattr(capture, "STILL_NS", 300_000_000)
     handler = Handler(on_select, "cts")
 
     def ahead(port: object) -> int:
@@ -470,6 +475,22 @@ def test_a_line_that_a_driver_has_not_is_refused(
     with pytest.raises(Unsupported, match="cdc_acm has no CTS"):
         on_select.line_irq("cts")
     assert on_select.line_irq("dcd") > 0
+    with pytest.raises(Unsupported, match="cdc_acm has no CTS"):
+        on_select.wait_modem_lines(termios.TIOCM_CTS | termios.TIOCM_RTS, timeout=0.05)
+
+
+def test_of_several_lines_one_that_is_there_is_enough(
+    on_select: UsbSerial,
+    lines: FakeLines,
+    monkeypatch: pytest.MonkeyPatch,
+    other: Any,
+    until: Until,
+) -> None:
+    monkeypatch.setattr(Port, "driver", "cdc_acm")
+    waiter = other(on_select.wait_modem_lines, miwait.INPUTS, 20)
+    until(lambda: lines.entries, "it waits")
+    lines.set(dsr=True)
+    assert waiter.end() & termios.TIOCM_DSR
 
 
 # the end
@@ -483,6 +504,46 @@ def test_free_irq_ends_both_threads(driver: UsbSerial, lines: FakeLines) -> None
         assert helpers() == HELPERS
         handlers.pop().free()
         assert helpers() == set()
+
+
+def held_after_any_cut(path: str) -> Iterator[str]:
+    """Where a Ctrl-C in request_irq() left something of a line that then has no handler."""
+
+    def handler(irq: int, dev_id: object) -> IrqReturn:
+        return IRQ_HANDLED
+
+    with UsbSerial.open(path, irqchip="select") as driver:
+        irq = driver.line_irq("cts")
+        for nth in itertools.count(1):
+            where = cut(nth, lambda: request_irq(irq, handler, 0, "cts", driver))
+            if not where:
+                break
+            if helpers() or driver.modem._holders or irq_to_desc(irq).actions:
+                yield f"place {nth}, in {where}"
+        free_irq(irq, driver)
+    assert nth > 100
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
+)
+@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
+@pytest.mark.slow
+def test_ctrl_c_anywhere_in_a_request_leaves_nothing(lines: FakeLines, device: BarePty) -> None:
+    assert in_child(lambda: first_few(held_after_any_cut(device.path))) == ""
+
+
+def test_stop_ends_if_ctrl_c_came_between_the_kick_s_handler_and_its_flag(
+    device: BarePty, lines: FakeLines, until: Until, other: Any
+) -> None:
+    """Without the flag the kernel begins the call again, and nobody comes out of it."""
+    port = Port(device.path)
+    miwait._libc().siginterrupt(miwait.kick_signal(), 0)
+    both = capture.Capture(port, list, list, list, int)
+    until(lambda: lines.entries, "it waits")
+    assert other(both.stop).end() is None
+    assert helpers() == set()
+    port.close()
 
 
 def test_free_irq_on_another_thread(driver: UsbSerial, lines: FakeLines, other: Any) -> None:
@@ -509,6 +570,25 @@ def test_a_kick_that_comes_too_early_comes_again(
     handler.free()
     assert len(kicks) > 3
     assert helpers() == set()
+
+
+def test_stop_ends_whatever_became_of_the_second_look(
+    device: BarePty, lines: FakeLines, monkeypatch: pytest.MonkeyPatch, until: Until, other: Any
+) -> None:
+    reported: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_type))
+
+    def no_memory(tid: int, fd: int) -> bool:
+        raise MemoryError
+
+    monkeypatch.setattr(capture, "is_inside", no_memory)
+    port = Port(device.path)
+    both = capture.Capture(port, list, list, list, int)
+    until(lambda: reported, "the second thread has failed")
+    assert other(both.stop).end() is None
+    assert reported == [MemoryError]
+    assert helpers() == set()
+    port.close()
 
 
 @pytest.mark.parametrize("line", LINES)

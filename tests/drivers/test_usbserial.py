@@ -122,7 +122,7 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[Callable[[], object]]:
 def test_inline_an_answer_that_comes_at_once_is_looked_for_and_not_slept_for(
     looks: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(usbserial, "LOOK_NS", 10**10)
+    monkeypatch.setattr(usbserial, "LOOK", 10.0)
     device = BarePty()
     with UsbSerial.open(device.path, irqchip="inline") as driver:
         with pytest.raises(Timeout):
@@ -139,11 +139,9 @@ def test_inline_an_answer_that_never_comes_at_once_is_looked_for_more_and_more_s
 ) -> None:
     tried: list[int] = []
     looked: list[int] = []
-    monkeypatch.setattr(usbserial, "LOOK_NS", -1)
+    monkeypatch.setattr(usbserial, "LOOK", -1.0)
     look = UsbSerial._look
-    monkeypatch.setattr(
-        UsbSerial, "_look", lambda driver, size: (looked.append(len(tried)), look(driver, size))
-    )
+    monkeypatch.setattr(UsbSerial, "_look", lambda *args: (looked.append(len(tried)), look(*args)))
     device = BarePty()
     with UsbSerial.open(device.path, irqchip="inline") as driver:
         while len(tried) < 40:
@@ -153,10 +151,40 @@ def test_inline_an_answer_that_never_comes_at_once_is_looked_for_more_and_more_s
         assert looked == [0, 3, 8, 17, 34]
         looked.clear()
         looks[:] = [int, int, lambda: device.push(b"!"), int]
-        monkeypatch.setattr(usbserial, "LOOK_NS", 10**10)
+        monkeypatch.setattr(usbserial, "LOOK", 10.0)
         driver._unlooked = 0
         assert driver.transact(b"?", 1, 5) == b"!"
         assert driver._next_unlooked == 2  # and from there on it is looked for at once again
+    device.close()
+
+
+def never() -> None:
+    pytest.fail("it looked once too often")
+
+
+def test_inline_a_look_ends_with_the_timeout(
+    looks: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usbserial, "LOOK", 10.0)
+    device = BarePty()
+    with UsbSerial.open(device.path, irqchip="inline") as driver:
+        looks[:] = [int, int, never]  # one by the look, one before the sleep
+        with pytest.raises(Timeout):
+            driver.transact(b"?", 1, 0)
+    device.close()
+
+
+def test_inline_a_look_lets_come_what_it_looks_for(
+    looks: list[Callable[[], object]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(usbserial, "LOOK", 10.0)
+    device = BarePty()
+    with UsbSerial.open(device.path, irqchip="inline", fifo_size=64) as driver:
+        device.push(PATTERN[:100])
+        assert driver.readexactly(1, 5) == PATTERN[:1]
+        assert driver.stats().throttles == 1  # and on it stays: less than half is free
+        looks[:] = [int, int, never]
+        assert driver.transact(b"?", 64, 5) == PATTERN[1:65]
     device.close()
 
 
@@ -241,6 +269,23 @@ def test_writes_any_bytes_like(driver: UsbSerial) -> None:
     for data in (b"ab", bytearray(b"ab"), memoryview(b"ab")):
         assert driver.write(data, 5) == 2
         assert driver.readexactly(2, 5) == b"ab"
+
+
+@pytest.mark.parametrize("shape", [[len(PATTERN) // 4], [4, len(PATTERN) // 16]])
+def test_items_that_are_no_bytes_are_written_in_pieces_to_the_byte(
+    driver: UsbSerial, other: Any, shape: list[int]
+) -> None:
+    items = memoryview(PATTERN).cast("I", shape)
+    writer = other(driver.write, items, 20)
+    assert driver.readexactly(len(PATTERN), 5) == PATTERN
+    assert writer.end() == driver.stats().written == len(PATTERN)
+
+
+def test_what_does_not_lie_in_one_piece_is_refused_as_a_whole(driver: UsbSerial) -> None:
+    with pytest.raises(BufferError, match="not C-contiguous"):
+        driver.write(memoryview(b"abcd")[::2], 5)
+    assert driver.stats().written == 0
+    assert driver.transact(b"ab", 2, 5) == b"ab"
 
 
 def test_what_is_waiting_and_what_is_thrown_away(driver: UsbSerial, until: Until) -> None:
@@ -789,6 +834,57 @@ def usable_after_any_cut(path: str, irq: str) -> Iterator[str]:
 @pytest.mark.slow
 def test_ctrl_c_anywhere_leaves_the_driver_usable(udriver_device: Any, udriver_irq: str) -> None:
     assert in_child(lambda: first_few(usable_after_any_cut(udriver_device.path, udriver_irq))) == ""
+
+
+READS: dict[str, Callable[[UsbSerial], bytes]] = {
+    "read": lambda driver: driver.read(timeout=5),
+    "readexactly": lambda driver: driver.readexactly(5, 5),
+    "readline": lambda driver: driver.readline(5),
+    "transact": lambda driver: driver.transact(b"?", 5, 5),
+    "readexactly long": lambda driver: driver.readexactly(5, 5),
+}
+
+
+def lost_in_any_cut(device: Any, irq: str, name: str) -> Iterator[str]:
+    """Where a Ctrl-C in a read lost bytes, or left them uncounted."""
+    size = 4 if name == "readexactly long" else 64
+    with UsbSerial.open(device.path, irqchip=irq, fifo_size=size) as driver:
+        for nth in itertools.count(1):
+            before = driver.stats().read
+            device.push(b"ping\n")
+            while driver.in_waiting < 5:
+                os.sched_yield()
+            came: list[bytes] = []
+
+            def call(came: list[bytes] = came) -> None:
+                try:
+                    came.append(READS[name](driver))
+                except KeyboardInterrupt as exc:
+                    came.append(getattr(exc, "partial", b""))
+                    raise
+
+            where = cut(nth, call)
+            try:
+                while len(b"".join(came)) < 5:
+                    came.append(driver.read(timeout=1))
+            except Timeout:
+                pass
+            counted = driver.stats().read - before
+            if (b"".join(came), counted) != (b"ping\n", 5):
+                yield f"place {nth}, in {where}: {came}, {counted} counted"
+            if not where:
+                break
+    assert nth > 20
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
+)
+@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
+@pytest.mark.parametrize("name", READS)
+@pytest.mark.slow
+def test_ctrl_c_anywhere_in_a_read_loses_nothing(bare: Any, udriver_irq: str, name: str) -> None:
+    assert in_child(lambda: first_few(lost_in_any_cut(bare, udriver_irq, name))) == ""
 
 
 def open_after_any_cut(path: str, irq: str) -> Iterator[str]:

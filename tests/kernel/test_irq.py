@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import _thread
 import dis
 import itertools
 import os
@@ -285,6 +286,23 @@ def test_a_chip_that_cannot_unmask_leaves_no_handler(bus_chip: BusChip, bus_irq:
         request_irq(bus_irq, counting([], "h"), 0, "h", 1)
     assert bus_chip.asked == ["request_resources", "mask", "release_resources"]
     assert irqdesc.irq_to_desc(bus_irq).actions == ()
+
+
+def test_ctrl_c_right_behind_a_chip_that_gave_its_resources_leaves_none(
+    monkeypatch: pytest.MonkeyPatch, bus_chip: BusChip
+) -> None:
+    """The number of the line is one of a signal, so that the chip can be one call into C."""
+    monkeypatch.setattr(irqdesc, "_numbers", itertools.count(signal.SIGWINCH))
+    irq = irq_alloc_desc("line", bus_chip)
+    bus_chip.irq_request_resources = _thread.interrupt_main  # type: ignore[method-assign]
+    found = signal.signal(irq, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            request_irq(irq, counting([], "h"), 0, "h", 1)
+    finally:
+        signal.signal(irq, found)
+        irq_free_desc(irq)
+    assert bus_chip.asked == ["release_resources"]
 
 
 @pytest.mark.parametrize("begun", [False, True])

@@ -88,18 +88,10 @@ class Capture:
         self._second = threading.Thread(target=self._assist, name="irq/modem-look", daemon=True)
         try:
             self._second.start()
-            self._out = False
-            self._start_waiter()
+            self._waiter.start()
             wait_for_completion(self._armed)
         except BaseException:  # no thread to be had, or Ctrl-C
             self.stop()
-            raise
-
-    def _start_waiter(self) -> None:
-        try:
-            self._waiter.start()
-        except RuntimeError:
-            self._out = True
             raise
 
     def stop(self) -> None:
@@ -127,6 +119,7 @@ class Capture:
     # the thread that waits
 
     def _wait(self) -> None:
+        self._out = False  # here, and not where it is started: it may never come to be
         try:
             # none of the process's signals: each would end the wait for nothing
             signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals() - {self._kick})
@@ -170,6 +163,14 @@ class Capture:
 
     def _assist(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
+        try:
+            self._look_behind()
+        finally:  # whatever it raised: stop() waits for what comes now
+            self._stopping = True
+            self._let_out()
+            complete_all(self._stopped)
+
+    def _look_behind(self) -> None:
         blind = False
         while not self._stopping:
             if self._entry(WINDOW if self._rings() else BLIND_WINDOW if blind else None):
@@ -178,6 +179,8 @@ class Capture:
                 self._look(None)
             except OSError:
                 blind = False  # gone: the waiting thread gets it, too
+
+    def _let_out(self) -> None:
         while not self._out:
             assert self._waiter.ident is not None
             signal.pthread_kill(self._waiter.ident, self._kick)
@@ -185,7 +188,6 @@ class Capture:
         self._leave.set()
         if self._waiter.ident is not None:
             self._waiter.join()
-        complete_all(self._stopped)
 
     def _rings(self) -> bool:
         """Whether somebody asks for a line that the waiting thread is not woken for."""

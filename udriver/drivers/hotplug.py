@@ -9,11 +9,15 @@
 3. Each plug is a new generation: a new UsbSerial with completions of its own, so that nothing
    that is late can complete the next one.
 4. remove() closes the old fd, or the kernel would give the device another node.
+5. Events get lost, if very many come at once: then who is there is looked for, and a plug while
+   the tty that we have is hung up is the next generation.
 """
 
 from __future__ import annotations
 
+import os
 import select
+import socket
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -103,10 +107,13 @@ class Monitor:
         self._monitor = None
 
     def _ready(self, ready: Ready) -> None:
-        device = self._monitor.poll(timeout=0)
-        while device is not None:
-            self._dispatch(device)
+        try:
             device = self._monitor.poll(timeout=0)
+            while device is not None:
+                self._dispatch(device)
+                device = self._monitor.poll(timeout=0)
+        except OSError:  # pyudev's for ENOBUFS: the kernel had to throw events away
+            self._dispatch(None)
 
     def _dispatch(self, device: Any) -> None:
         try:
@@ -116,7 +123,13 @@ class Monitor:
             threading.excepthook(threading.ExceptHookArgs(args))
 
     def _tell(self, device: Any) -> None:
-        if device.action == "remove" and device.device_node:
+        if device is None:
+            # the error is cleared first, or it would be the next poll's as well
+            with socket.socket(fileno=os.dup(self._monitor.fileno())) as netlink:
+                netlink.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            for each in usb_ttys():
+                self._on_add(each)
+        elif device.action == "remove" and device.device_node:
             self._on_remove(device.device_node)
         elif device.action == "add":
             tty = describe(device)
@@ -174,8 +187,12 @@ class Follower:
 
     def _probe(self, tty: UsbTty) -> None:
         with self._changing:
-            if self._closed or not self.identity.fits(tty) or self._drivers:
+            if self._closed or not self.identity.fits(tty):
                 return
+            if self._drivers:
+                if not (self._drivers[0].gone or self._drivers[0].port.hung_up):
+                    return
+                self._part()  # its remove was lost
             opening = partial(UsbSerial.open, tty.device, **self._options)
             try:
                 # open and remember in one C call: a signal handler may raise between any two
@@ -190,10 +207,12 @@ class Follower:
 
     def _remove(self, node: str) -> None:
         with self._changing:
-            if not self._drivers or node != self._node:
-                return
-            self._present.reinit()
-            self._drivers.pop().close()
+            if self._drivers and node == self._node:
+                self._part()
+
+    def _part(self) -> None:
+        self._present.reinit()
+        self._drivers.pop().close()
 
     def close(self) -> None:
         """Stop following and close the driver; who waits for a plug gets DeviceGone.

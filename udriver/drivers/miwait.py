@@ -77,9 +77,8 @@ def kick_signal() -> int:
         handler = _handler_of(signum)
         if handler in (SIG_DFL, SIG_IGN):
             _libc().signal(signum, _nothing())
-            _libc().siginterrupt(signum, 1)
-            return signum
-        if handler == _nothing():
+        if handler in (SIG_DFL, SIG_IGN, _nothing()):
+            _libc().siginterrupt(signum, 1)  # each time: Ctrl-C may have come between the two
             return signum
     raise OSError("every real-time signal has a handler; free one, or poll the lines")
 

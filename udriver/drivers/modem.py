@@ -113,18 +113,22 @@ class ModemLines:
         known = self._lines.get(line)
         if known is not None:
             return known.irq  # without a lock: a handler may ask, too
-        port = self._driver.port
-        if line in NOT_THERE.get(port.driver, ()):
-            raise Unsupported(
-                f"{port.path}: {port.driver} has no {line.upper()}, no edge of it would ever come; "
-                "use another line or another adapter"
-            )
+        self._refuse_if_not_there(line)
         with self._setup:
             if line not in self._lines:
                 self._driver.modem_lines()
                 irq = irq_alloc_desc(f"{self._driver.port.name} {line}", self)
                 self._lines[line] = self._by_irq[irq] = _Line(line, irq)
             return self._lines[line].irq
+
+    def _refuse_if_not_there(self, *lines: str) -> None:
+        port = self._driver.port
+        driver = port.driver
+        if set(lines) <= set(NOT_THERE.get(driver, ())):
+            raise Unsupported(
+                f"{port.path}: {driver} has no {', '.join(lines).upper()}, no edge of it would "
+                "ever come; use another line or another adapter"
+            )
 
     def attach_pps(self) -> str:
         """Have the kernel itself note when DCD moves, until close(); give the source, as "pps0".
@@ -143,6 +147,7 @@ class ModemLines:
         """See UsbSerial.wait_modem_lines()."""
         if not lines & INPUTS:
             raise ValueError(f"a line to wait for is CTS, DSR, CD or RI, and in {lines:#x} is none")
+        self._refuse_if_not_there(*(line for line, bit in LINES.items() if bit & lines))
         changed = Completion(f"modem lines of {self._driver.port.name}")
         completion_set_kind(changed, "condition")
         before = self._seen(lines)
@@ -294,15 +299,20 @@ class ModemLines:
 
     def irq_request_resources(self, irq: int) -> None:
         """The line's first handler comes."""
-        with self._setup:  # to the end: close() forgets lines that are not requested
-            line = self._by_irq.get(irq)
-            if line is None:
-                raise self._driver._loss()
-            self._hold(line, LINES[line.name])
-            line.trigger = BOTH
-            line.records.clear()
-            line.raised = False
-            line.requested = True
+        try:
+            with self._setup:  # to the end: close() forgets lines that are not requested
+                line = self._by_irq.get(irq)
+                if line is None:
+                    raise self._driver._loss()
+                self._hold(line, LINES[line.name])
+                line.trigger = BOTH
+                line.records.clear()
+                line.raised = False
+                line.requested = True
+        except BaseException:
+            if irq in self._by_irq:
+                self.irq_release_resources(irq)  # Ctrl-C may have come behind the last step
+            raise
 
     def irq_release_resources(self, irq: int) -> None:
         """Its last is gone; returns when nothing waits for its edges any more."""

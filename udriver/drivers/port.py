@@ -338,6 +338,11 @@ class Port:
             raise Unsupported(f"{self.path} has no modem lines; use an adapter, a pty has none")
         return lines
 
+    @property
+    def hung_up(self) -> bool:
+        """Whether the tty has gone, whatever anybody was told of it."""
+        return _hung_up(self.fd)
+
     def is_gone(self, exc: OSError) -> bool:
         """Whether ``exc`` says that the tty has gone. EIO may also be one transfer that failed
         (usb_translate_errors()), but of a tty that was hung up even tcgetattr() gives it.

@@ -16,6 +16,7 @@ from __future__ import annotations
 import errno
 import os
 import select
+import sys
 import threading
 import time
 import weakref
@@ -63,7 +64,7 @@ MORE = 2048
 MOST_READS = 64  # in one interrupt, as NAPI's weight: the chip's other lines wait meanwhile
 # as KVM's halt_poll_ns: an answer that comes sooner costs less looked for than slept for, and one that
 # does not is looked for again after 2, 4, 8 ... transactions
-LOOK_NS = 100_000
+LOOK = 0.0001  # seconds
 MOST_UNLOOKED = 1024
 OnFull = Literal["throttle", "drop"]
 
@@ -99,7 +100,8 @@ class UsbSerial:
     ``realtime=True``, or a Recipe of one's own, takes the steps of realtime.py until close();
     ``driver.realtime`` then says which of them took.
 
-    After the device has gone every call raises DeviceGone. In asyncio, ``await driver.rx_ready``
+    If a read has taken bytes out when an exception ends it, KeyboardInterrupt included, they are in its
+    ``partial``. After the device has gone every call raises DeviceGone. In asyncio, ``await driver.rx_ready``
     needs an irqchip that does not wait for a sleeping thread: select, or signal.
     """
 
@@ -138,7 +140,6 @@ class UsbSerial:
         self.inside: dict[int, int] = {}
         self.quiet = Completion(f"{port.name} quiet")
         self._dropped = self._drains = self._throttles = self._written = 0
-        self._read = 0
         self._unlooked, self._next_unlooked = 0, 2
         self._scratch = memoryview(bytearray(4096))
         self._got: list[int] = []  # of a read that is not accounted for; it began with this:
@@ -411,55 +412,62 @@ class UsbSerial:
         """At least one byte and at most ``size``, as soon as there are any; size 0 gives b""."""
         _checked(size)
         deadline = _deadline(timeout)
-
-        return in_turn(
-            self,
-            self._read_turn,
-            deadline,
-            "read",
-            self._read_some,
-            min(1, size),
-            size,
-            deadline,
-            timeout,
-        )
+        kept: list[bytes] = []
+        body, turn = self._read_some, self._read_turn
+        try:
+            return in_turn(
+                self, turn, deadline, "read", body, kept, min(1, size), size, deadline, timeout
+            )
+        except BaseException as exc:
+            _give(exc, kept)
+            raise
 
     def _read_some(
-        self, least: int, most: int, deadline: float | None, timeout: float | None
+        self,
+        kept: list[bytes],
+        least: int,
+        most: int,
+        deadline: float | None,
+        timeout: float | None,
     ) -> bytes:
         self._wait_for_bytes(least, deadline, timeout)
-        return self._take(most)
+        return self._take(kept, most)
 
     def readexactly(self, size: int, timeout: float | None = None) -> bytes:
         """Exactly ``size`` bytes; when they do not come, nothing that did is lost.
 
-        Up to the kfifo's size they stay there for the next read. Of a longer read the exception,
-        KeyboardInterrupt included, has in ``partial`` what was taken out meanwhile.
+        Up to the kfifo's size they stay there for the next read. Of a longer read the exception
+        has in ``partial`` what was taken out meanwhile.
         """
         _checked(size)
         deadline = _deadline(timeout)
+        kept: list[bytes] = []
         turn = self._read_turn
-        if size <= self.fifo.size:
-            return in_turn(
-                self, turn, deadline, "read", self._read_some, size, size, deadline, timeout
-            )
-        return in_turn(self, turn, deadline, "read", self._read_long, size, deadline, timeout)
-
-    def _read_long(self, size: int, deadline: float | None, timeout: float | None) -> bytes:
-        data = bytearray()
         try:
-            while len(data) < size:
-                self._wait_for_bytes(1, deadline, timeout)
-                data += self._take(size - len(data))
-        except BaseException as exc:  # KeyboardInterrupt too
-            exc.partial = bytes(data)  # type: ignore[attr-defined]
+            if size <= self.fifo.size:
+                body = self._read_some
+                return in_turn(
+                    self, turn, deadline, "read", body, kept, size, size, deadline, timeout
+                )
+            long = self._read_long
+            return in_turn(self, turn, deadline, "read", long, kept, size, deadline, timeout)
+        except BaseException as exc:
+            _give(exc, kept)
             raise
-        return bytes(data)
+
+    def _read_long(
+        self, kept: list[bytes], size: int, deadline: float | None, timeout: float | None
+    ) -> bytes:
+        while size:
+            self._wait_for_bytes(1, deadline, timeout)
+            size -= len(self._take(kept, size))
+        return b"".join(kept)
 
     def readline(self, timeout: float | None = None, limit: int | None = None) -> bytes:
         r"""Bytes up to and with the first ``\n``; or ``limit`` bytes, the kfifo's size by default."""
         most = min(_checked(limit or self.fifo.size), self.fifo.size)
         deadline = _deadline(timeout)
+        kept: list[bytes] = []
 
         def body() -> bytes:
             known = 0
@@ -468,12 +476,19 @@ class UsbSerial:
                 known = min(len(self.fifo), most)  # first: more may come while we look
                 length = self.fifo.find(0x0A, known)
                 if length or known == most:
-                    return self._take(length or most)
+                    return self._take(kept, length or most)
 
-        return in_turn(self, self._read_turn, deadline, "read", body)
+        try:
+            return in_turn(self, self._read_turn, deadline, "read", body)
+        except BaseException as exc:
+            _give(exc, kept)
+            raise
 
     def write(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> int:
-        """Hand all of ``data`` to the tty; give its length. Timeout.transferred: how far it got."""
+        """Hand all of ``data`` to the tty; give its bytes. Timeout.transferred: how many had left.
+
+        Raises BufferError if ``data`` does not lie in one piece.
+        """
         deadline = _deadline(timeout)
         view = memoryview(data)
         return in_turn(
@@ -481,10 +496,11 @@ class UsbSerial:
         )
 
     def _write_all(self, view: memoryview, deadline: float | None, timeout: float | None) -> int:
-        size = len(view)
+        size = view.nbytes
         sent = 0
         while sent < size:
-            count = self._write_some(view[sent:] if sent else view)
+            # cast late: nearly always all of it goes at once, whatever its items are
+            count = self._write_some(view.cast("B")[sent:] if sent else view)
             sent += count
             self._written += count
             if sent < size:
@@ -499,31 +515,44 @@ class UsbSerial:
         deadline = _deadline(timeout)
         view = memoryview(data)
         in_turn(self, self._write_turn, deadline, "write", self._write_all, view, deadline, timeout)
+        kept: list[bytes] = []
         body = self._answer if size <= self.fifo.size else self._read_long
-        return in_turn(self, self._read_turn, deadline, "read", body, size, deadline, timeout)
+        try:
+            return in_turn(
+                self, self._read_turn, deadline, "read", body, kept, size, deadline, timeout
+            )
+        except BaseException as exc:
+            _give(exc, kept)
+            raise
 
-    def _answer(self, size: int, deadline: float | None, timeout: float | None) -> bytes:
+    def _answer(
+        self, kept: list[bytes], size: int, deadline: float | None, timeout: float | None
+    ) -> bytes:
         if self._unlooked:
             self._unlooked -= 1
         elif self.chip.looks:
-            self._look(size)
-        return self._read_some(size, size, deadline, timeout)
+            self._look(size, deadline)
+        return self._read_some(kept, size, size, deadline, timeout)
 
-    def _look(self, size: int) -> None:
-        """Take interrupts until ``size`` bytes are there, without a sleep, for LOOK_NS at most."""
+    def _look(self, size: int, deadline: float | None) -> None:
+        """Take interrupts until ``size`` bytes are there, without a sleep, for LOOK at most."""
         fifo = self.fifo
         self.chip.resample(self.irq)
         if fifo.in_ - fifo.out >= size:
             return  # it was there already, which says nothing of a longer look
-        until = time.monotonic_ns() + LOOK_NS
-        while fifo.in_ - fifo.out < size:
-            if self._gone is not None or time.monotonic_ns() > until:
-                self._unlooked = self._next_unlooked
-                self._next_unlooked = min(2 * self._unlooked, MOST_UNLOOKED)
-                return
+        if not self._rx_on:
+            self._unthrottle()  # as in _wait_for_bytes()
+        until = _now() + LOOK
+        if deadline is not None and deadline < until:
+            until = deadline
+        while self._gone is None and _now() < until:
             os.sched_yield()  # to a far end on this very CPU
             self.chip.resample(self.irq)
-        self._next_unlooked = 2
+            if fifo.in_ - fifo.out >= size:
+                self._next_unlooked = 2
+                return
+        self._unlooked = self._next_unlooked
+        self._next_unlooked = min(2 * self._unlooked, MOST_UNLOOKED)
 
     def flush(self, timeout: float | None = None) -> None:
         """Sleep until the hardware FIFO has drained: the last bit written is on the wire.
@@ -551,7 +580,7 @@ class UsbSerial:
 
     def reset_input_buffer(self) -> int:
         """Throw away what was received and not read; give how many bytes that was."""
-        drop = partial(self._take, self.fifo.size)
+        drop = partial(self._take, [], sys.maxsize)  # a MarkedKfifo may hold more than its size
         return len(in_turn(self, self._read_turn, None, "read", drop))
 
     @property
@@ -598,8 +627,8 @@ class UsbSerial:
         """Wait until one of ``lines`` (TIOCM_* bits of inputs) changes; give all lines then.
 
         A pulse that is over already is a change: the kernel counted it. Raises ValueError if
-        ``lines`` has no input in it, Unsupported where the tty has no modem lines, Timeout, DeviceGone,
-        and UDriverError while the tty has not gone and yet does not tell.
+        ``lines`` has no input in it, Unsupported where the tty has no modem lines, or none of these,
+        Timeout, DeviceGone, and UDriverError while the tty has not gone and yet does not tell.
         """
         return inside(self, self._modem.wait, lines, _deadline(timeout), timeout)
 
@@ -648,7 +677,7 @@ class UsbSerial:
             received, dropped = self._marked.received, self._marked.dropped
         return Stats(
             received=received,
-            read=self._read,
+            read=self.fifo.out,  # a count of its own would miss what Ctrl-C comes right behind
             dropped=dropped,
             buffered=len(self.fifo),
             discarded=self.port.discarded,
@@ -689,9 +718,9 @@ class UsbSerial:
                 return
             self.sleep_on(self.rx_ready, deadline, "read", timeout)
 
-    def _take(self, size: int) -> bytes:
+    def _take(self, kept: list[bytes], size: int) -> bytes:
         data = self.fifo.out_bytes(size)
-        self._read += len(data)
+        kept.append(data)  # before any call into C is over, behind which a signal handler may raise
         if not self._rx_on and self.fifo.avail >= self.fifo.size // 2:
             self._unthrottle()
         if tracepoint.ring is not None:
@@ -700,8 +729,12 @@ class UsbSerial:
 
     def _unthrottle(self) -> None:
         self._rx_on = True
-        if self._gone is None:
-            self._set_interest()
+        try:
+            if self._gone is None:
+                self._set_interest()
+        except BaseException:
+            self._rx_on = False  # perhaps the chip was not told: the next reader tells it
+            raise
 
     def _write_some(self, view: memoryview) -> int:
         if self._gone is not None:
@@ -736,6 +769,12 @@ def _deadline(timeout: float | None) -> float | None:
     if not timeout >= 0:
         raise ValueError(f"timeout is a number of seconds >= 0, not {timeout}")
     return _now() + timeout
+
+
+def _give(exc: BaseException, kept: list[bytes]) -> None:
+    """What a read has taken out leaves with what ends it: no other read would find it."""
+    if kept:
+        exc.partial = b"".join(kept)  # type: ignore[attr-defined]
 
 
 def _checked(size: int) -> int:

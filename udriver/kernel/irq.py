@@ -152,16 +152,17 @@ def _check_sharing(desc: IrqDesc, action: IrqAction) -> None:
 def _prepare_line(desc: IrqDesc, trigger: int) -> None:
     if desc.actions:
         return
-    if not desc.resources:
-        _ask_chip(desc, "irq_request_resources")
-        desc.resources = True
+    ask = getattr(desc.chip, "irq_request_resources", None)
+    if ask is not None and not desc.resources:
+        # ask and remember in one C call: a signal handler may raise between any two
+        desc.resources.extend(map(ask, (desc.irq,)))
     if trigger:
         _ask_chip(desc, "irq_set_type", trigger)
 
 
 def _release_line(desc: IrqDesc) -> None:
     if not desc.actions and desc.resources:
-        desc.resources = False
+        desc.resources = []  # not clear(): no Ctrl-C between this and the next line
         _ask_chip(desc, "irq_release_resources")
 
 

@@ -170,7 +170,7 @@ class IrqDesc:
         self.busy = threading.Lock()  # only ever tried, never waited for
         self.runner: int | None = None  # the thread that holds it
         self.pending = False
-        self.resources = False  # the chip was asked for them
+        self.resources: list[None] = []  # one item while the chip has given them
         self.idle_waiters: deque[Completion] = deque()
         self.raises = itertools.count()
         self.replays = 0
