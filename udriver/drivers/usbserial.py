@@ -20,11 +20,12 @@ import sys
 import threading
 import time
 import weakref
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from operator import call
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVarTuple
 
 from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
 from udriver.drivers.line_errors import LineError, LineErrors
@@ -57,6 +58,7 @@ from udriver.kernel.kfifo import Kfifo
 
 __all__ = ["Stats", "UsbSerial"]
 
+Ts = TypeVarTuple("Ts")
 GONE = select.EPOLLHUP | select.EPOLLERR
 RX = IN | GONE
 # half a tty's buffer: behind a read of so many bytes there is more, if a stream is coming
@@ -412,14 +414,21 @@ class UsbSerial:
         """At least one byte and at most ``size``, as soon as there are any; size 0 gives b""."""
         _checked(size)
         deadline = _deadline(timeout)
+        return self._reading(deadline, self._read_some, min(1, size), size, deadline, timeout)
+
+    def _reading(
+        self, deadline: float | None, body: Callable[[list[bytes], *Ts], bytes], *args: *Ts
+    ) -> bytes:
+        """Call ``body`` in turn, with a list for what it takes out of the kfifo.
+
+        That leaves with the exception, if one ends it: no other read would find it.
+        """
         kept: list[bytes] = []
-        body, turn = self._read_some, self._read_turn
         try:
-            return in_turn(
-                self, turn, deadline, "read", body, kept, min(1, size), size, deadline, timeout
-            )
+            return in_turn(self, self._read_turn, deadline, "read", body, kept, *args)
         except BaseException as exc:
-            _give(exc, kept)
+            if kept:
+                exc.partial = b"".join(kept)  # type: ignore[attr-defined]
             raise
 
     def _read_some(
@@ -441,19 +450,9 @@ class UsbSerial:
         """
         _checked(size)
         deadline = _deadline(timeout)
-        kept: list[bytes] = []
-        turn = self._read_turn
-        try:
-            if size <= self.fifo.size:
-                body = self._read_some
-                return in_turn(
-                    self, turn, deadline, "read", body, kept, size, size, deadline, timeout
-                )
-            long = self._read_long
-            return in_turn(self, turn, deadline, "read", long, kept, size, deadline, timeout)
-        except BaseException as exc:
-            _give(exc, kept)
-            raise
+        if size <= self.fifo.size:
+            return self._reading(deadline, self._read_some, size, size, deadline, timeout)
+        return self._reading(deadline, self._read_long, size, deadline, timeout)
 
     def _read_long(
         self, kept: list[bytes], size: int, deadline: float | None, timeout: float | None
@@ -467,9 +466,8 @@ class UsbSerial:
         r"""Bytes up to and with the first ``\n``; or ``limit`` bytes, the kfifo's size by default."""
         most = min(_checked(limit or self.fifo.size), self.fifo.size)
         deadline = _deadline(timeout)
-        kept: list[bytes] = []
 
-        def body() -> bytes:
+        def body(kept: list[bytes]) -> bytes:
             known = 0
             while True:
                 self._wait_for_bytes(known + 1, deadline, timeout)
@@ -478,11 +476,7 @@ class UsbSerial:
                 if length or known == most:
                     return self._take(kept, length or most)
 
-        try:
-            return in_turn(self, self._read_turn, deadline, "read", body)
-        except BaseException as exc:
-            _give(exc, kept)
-            raise
+        return self._reading(deadline, body)
 
     def write(self, data: bytes | bytearray | memoryview, timeout: float | None = None) -> int:
         """Hand all of ``data`` to the tty; give its bytes. Timeout.transferred: how many had left.
@@ -515,15 +509,8 @@ class UsbSerial:
         deadline = _deadline(timeout)
         view = memoryview(data)
         in_turn(self, self._write_turn, deadline, "write", self._write_all, view, deadline, timeout)
-        kept: list[bytes] = []
         body = self._answer if size <= self.fifo.size else self._read_long
-        try:
-            return in_turn(
-                self, self._read_turn, deadline, "read", body, kept, size, deadline, timeout
-            )
-        except BaseException as exc:
-            _give(exc, kept)
-            raise
+        return self._reading(deadline, body, size, deadline, timeout)
 
     def _answer(
         self, kept: list[bytes], size: int, deadline: float | None, timeout: float | None
@@ -769,12 +756,6 @@ def _deadline(timeout: float | None) -> float | None:
     if not timeout >= 0:
         raise ValueError(f"timeout is a number of seconds >= 0, not {timeout}")
     return _now() + timeout
-
-
-def _give(exc: BaseException, kept: list[bytes]) -> None:
-    """What a read has taken out leaves with what ends it: no other read would find it."""
-    if kept:
-        exc.partial = b"".join(kept)  # type: ignore[attr-defined]
 
 
 def _checked(size: int) -> int:
