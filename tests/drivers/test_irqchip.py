@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from tests.kernel.signals import handling
-from udriver.drivers import irqchip
-from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
+from udriver.drivers import inline_chip
+from udriver.drivers.fd_irqchip import IN, OUT, FdIrqChip
+from udriver.drivers.irqchip import IRQCHIPS
 from udriver.errors import UDriverError
 from udriver.kernel import sched
 from udriver.kernel.completion import Completion
@@ -577,7 +578,7 @@ def test_inline_a_change_of_leaders_that_was_cut_short_loses_no_wake(
     while chip._seat.leader:
         os.sched_yield()
     with monkeypatch.context() as patch:
-        patch.setattr(irqchip.weakref, "ref", cut)
+        patch.setattr(inline_chip.weakref, "ref", cut)
         with pytest.raises(InterruptedError):
             Completion("main").wait(1)
     again.set()

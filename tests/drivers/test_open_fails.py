@@ -26,7 +26,8 @@ from tests.drivers.conftest import BarePty, open_files
 from tests.drivers.test_usbserial import CtrlC, first_few, in_child
 from udriver import UsbSerial
 from udriver.drivers import realtime
-from udriver.drivers.irqchip import IRQCHIPS, FdIrqChip
+from udriver.drivers.fd_irqchip import FdIrqChip
+from udriver.drivers.irqchip import IRQCHIPS
 from udriver.drivers.port import Port
 from udriver.drivers.realtime import Realtime, Recipe
 from udriver.kernel.irqdesc import _descs
@@ -34,7 +35,7 @@ from udriver_hw.loopback import Loopback
 
 CHIPS = ["signal", "select", "inline"]
 TRACED = (
-    "/usbserial.py", "/hotplug.py", "/irqchip.py", "/epoll_thread.py", "/realtime.py", "/udriver/kernel/"
+    "/usbserial.py", "/hotplug.py", "irqchip.py", "_chip.py", "/epoll_thread.py", "/realtime.py", "/udriver/kernel/"
 )  # fmt: skip
 WHOLE = Recipe(priority=None)  # who may not have SCHED_FIFO sees the same places
 

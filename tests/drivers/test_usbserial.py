@@ -28,7 +28,8 @@ from tests.drivers.conftest import BarePty
 from tests.rungs import Quirk, without
 from udriver import UsbSerial
 from udriver.drivers import usbserial
-from udriver.drivers.irqchip import IRQCHIPS, InlineChip
+from udriver.drivers.inline_chip import InlineChip
+from udriver.drivers.irqchip import IRQCHIPS
 from udriver.drivers.port import Port
 from udriver.errors import Busy, DeviceGone, Timeout, UDriverError
 from udriver.kernel import sched

@@ -27,7 +27,8 @@ from functools import partial
 from operator import call
 from typing import Any, Literal, Self, TypeVarTuple
 
-from udriver.drivers.irqchip import IN, IRQCHIPS, OUT, FdIrqChip
+from udriver.drivers.fd_irqchip import IN, OUT, FdIrqChip
+from udriver.drivers.irqchip import IRQCHIPS
 from udriver.drivers.line_errors import LineError, LineErrors
 from udriver.drivers.marked_kfifo import MarkedKfifo
 from udriver.drivers.modem import ModemLines
