@@ -131,12 +131,14 @@ def test_events_that_the_kernel_threw_away_are_made_up_for(
         monitor._monitor.set_receive_buffer_size(2048)
         monitor.start()
         send = ctypes.PyDLL(None).send  # which keeps the GIL, and so nobody reads meanwhile
-        for _ in range(2):  # it goes on listening
-            told.clear()
-            for _ in range(200):
-                send(kernel.fileno(), bytes(500), 500, 0)
-            until(lambda: ADAPTER in told, "who is there is told of")
-        monitor.stop()
+        try:
+            for _ in range(2):  # it goes on listening
+                told.clear()
+                for _ in range(200):
+                    send(kernel.fileno(), bytes(500), 500, 0)
+                until(lambda: ADAPTER in told, "who is there is told of")
+        finally:
+            monitor.stop()
 
 
 def test_what_is_no_serial_port_is_told_to_who_waits(udev: Udev, tty: UsbTty) -> None:

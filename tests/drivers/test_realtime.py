@@ -131,7 +131,6 @@ def test_a_step_that_is_left_out_is_said_to_be() -> None:
     assert [step.what for step in nothing.steps] == ["not asked for"] * 4
 
 
-@pytest.mark.slow
 def test_a_child_that_was_forked_while_a_step_was_taken_takes_its_own(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -154,6 +153,7 @@ def test_a_child_that_was_forked_while_a_step_was_taken_takes_its_own(
     assert said == str(Step("switch interval", True, "1000 us"))
 
 
+@pytest.mark.slow
 def test_a_child_has_none_of_it_and_its_parent_keeps_it() -> None:
     program = """
 import os, sys, threading

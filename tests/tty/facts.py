@@ -38,9 +38,7 @@ OPEN = os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK
 class Pty:
     """The far end of a pty, with what the rig does for an adapter."""
 
-    quiet = (
-        0.1  # seconds; what has not come by then does not come: there is only a work queue between
-    )
+    quiet = 0.25  # seconds; what has not come by then does not come: a work queue is between
 
     def __init__(self) -> None:
         self._master, self._keeper = os.openpty()  # held: else the far end reads EIO meanwhile

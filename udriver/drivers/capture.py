@@ -25,6 +25,8 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from operator import call
 
 from udriver.drivers.edges import LINES, Counts, LineEdges, Lines
 from udriver.drivers.miwait import is_inside, kick_signal, longest_wake, miwait
@@ -83,7 +85,9 @@ class Capture:
         self._armed = Completion(f"modem lines of {port.name} armed")
         self._stopped = Completion(f"modem lines of {port.name} stopped")
         self._leave = threading.Event()
-        self._entered = os.eventfd(0, os.EFD_CLOEXEC)  # the only fd, and the last that may fail
+        # the only fd, and the last that may fail
+        self._fds = [os.eventfd(0, os.EFD_CLOEXEC)]
+        self._entered = self._fds[0]
         self._waiter = threading.Thread(target=self._wait, name="irq/modem", daemon=True)
         self._second = threading.Thread(target=self._assist, name="irq/modem-look", daemon=True)
         try:
@@ -95,15 +99,17 @@ class Capture:
             raise
 
     def stop(self) -> None:
-        """End both threads; returns when they have."""
+        """End both threads; returns when they have.
+
+        May be repeated, and has to be when Ctrl-C cuts it short.
+        """
         self._stopping = True
-        os.eventfd_write(self._entered, 1)
-        try:
+        if self._fds:
+            os.eventfd_write(self._entered, 1)
             if self._second.ident is not None:
                 wait_for_completion(self._stopped)
                 self._second.join()
-        finally:
-            os.close(self._entered)
+            any(map(os.close, map(call, (self._fds.pop,))))  # forget and close in one C call
 
     def watch(self) -> None:
         """What ``watched()`` gives has grown."""
@@ -164,11 +170,20 @@ class Capture:
     def _assist(self) -> None:
         signal.pthread_sigmask(signal.SIG_SETMASK, signal.valid_signals())
         try:
-            self._look_behind()
+            while not self._stopping:
+                self._look_behind_and_report()
         finally:  # whatever it raised: stop() waits for what comes now
             self._stopping = True
             self._let_out()
             complete_all(self._stopped)
+
+    def _look_behind_and_report(self) -> None:
+        try:
+            self._look_behind()
+        except Exception as error:  # noqa: BLE001 - without this thread the line would be dead
+            args = (type(error), error, error.__traceback__, threading.current_thread())
+            threading.excepthook(threading.ExceptHookArgs(args))
+            time.sleep(BLIND_WINDOW)
 
     def _look_behind(self) -> None:
         blind = False
@@ -183,6 +198,8 @@ class Capture:
     def _let_out(self) -> None:
         while not self._out:
             assert self._waiter.ident is not None
+            with suppress(OSError):
+                kick_signal()  # the signal irqchip may have put the default back since
             signal.pthread_kill(self._waiter.ident, self._kick)
             time.sleep(KICK_WINDOW)
         self._leave.set()

@@ -38,6 +38,7 @@ class EpollThread:
             self.epoll.register(self._stop_fds[0], select.EPOLLIN)
             self.thread = threading.Thread(target=self._run, name=self._name, daemon=True)
             self.thread.start()
+            self._pid = os.getpid()
             self._runs = True
             self._gate.release()
         except BaseException:
@@ -47,7 +48,9 @@ class EpollThread:
     def stop(self) -> None:
         """End it and close its fds. May be repeated."""
         if self._runs and self.thread is not None:
-            if self._stop_fds:
+            if (
+                self._stop_fds and self._pid == os.getpid()
+            ):  # a child's would end its parent's thread
                 os.eventfd_write(self._stop_fds[0], 1)
             if threading.current_thread() is not self.thread:
                 self.thread.join()

@@ -51,6 +51,10 @@ class FdIrqChip:
         self._at_fork = False
         self._started = False
 
+    def is_mine(self) -> bool:
+        """Whether this very thread makes or ends a line, below the handler that asks."""
+        return self._setup._is_owned()  # type: ignore[attr-defined, no-any-return]
+
     def hold(self, who: object) -> None:
         """Start, if need be, and stay so without any line: ``who`` expects a device back.
 

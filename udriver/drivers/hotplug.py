@@ -86,7 +86,9 @@ class Monitor:
     the next event is handled. What comes between making it and start() is told of, too.
     """
 
-    def __init__(self, on_add: Callable[[UsbTty], None], on_remove: Callable[[str], None]) -> None:
+    def __init__(
+        self, on_add: Callable[[UsbTty], None], on_remove: Callable[[str | None], None]
+    ) -> None:
         import pyudev  # not at the top: it loads libudev, which a machine without udev lacks
 
         self._on_add = on_add
@@ -127,6 +129,9 @@ class Monitor:
             # the error is cleared first, or it would be the next poll's as well
             with socket.socket(fileno=os.dup(self._monitor.fileno())) as netlink:
                 netlink.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            while self._monitor.poll(timeout=0) is not None:
+                pass  # older than what is looked for now
+            self._on_remove(None)
             for each in usb_ttys():
                 self._on_add(each)
         elif device.action == "remove" and device.device_node:
@@ -156,6 +161,7 @@ class Follower:
         self._present = Completion(f"plug of {tty.device}")
         completion_set_kind(self._present, "condition")  # driver() looks at _drivers behind it
         self._closed = False
+        self._closing = threading.RLock()
         self._changing = threading.Lock()  # the first probe is made while the monitor listens
         chip = options.get("irqchip", "inline")
         self._chip = IRQCHIPS[chip] if isinstance(chip, str) else chip
@@ -205,9 +211,11 @@ class Follower:
             self.generation += 1
             self._present.complete_all()
 
-    def _remove(self, node: str) -> None:
+    def _remove(self, node: str | None) -> None:
         with self._changing:
-            if self._drivers and node == self._node:
+            if self._drivers and (
+                node == self._node or (node is None and self._drivers[0].port.hung_up)
+            ):
                 self._part()
 
     def _part(self) -> None:
@@ -219,14 +227,15 @@ class Follower:
 
         May be repeated, and has to be when Ctrl-C cuts it short.
         """
-        self._closed = True
-        if self._monitor is not None:
-            self._monitor.stop()
-        self._present.complete_all()
-        for driver in self._drivers:
-            driver.close()
-        self._drivers.clear()
-        self._chip.drop(self)
+        with self._closing:
+            self._closed = True
+            if self._monitor is not None:
+                self._monitor.stop()
+            self._present.complete_all()
+            for driver in self._drivers:
+                driver.close()
+            self._drivers.clear()
+            self._chip.drop(self)
 
     def __enter__(self) -> Self:
         return self

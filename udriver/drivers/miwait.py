@@ -76,7 +76,9 @@ def kick_signal() -> int:
             return signum
         handler = _handler_of(signum)
         if handler in (SIG_DFL, SIG_IGN):
-            _libc().signal(signum, _nothing())
+            was = _libc().signal(signum, _nothing()) or 0
+            if was not in (SIG_DFL, SIG_IGN, _nothing()):  # the signal irqchip began meanwhile
+                _libc().signal(signum, was)
         if handler in (SIG_DFL, SIG_IGN, _nothing()):
             _libc().siginterrupt(signum, 1)  # each time: Ctrl-C may have come between the two
             return signum

@@ -168,8 +168,15 @@ class ModemLines:
                     pass
             return capture.lines.level
         finally:
-            del self._waiters[changed]
-            self._drop(changed)
+            try:
+                self._leave(changed)
+            except BaseException:
+                self._leave(changed)  # as in_turn()
+                raise
+
+    def _leave(self, who: Completion) -> None:
+        self._waiters.pop(who, None)
+        self._drop(who)
 
     def _check(self) -> None:
         """Raise what keeps edges from coming, if anything does."""
@@ -238,10 +245,15 @@ class ModemLines:
         )
 
     def _stop(self) -> None:
-        capture, self._capture = self._capture, None
         try:
-            if capture is not None:
-                capture.stop()
+            if self._capture is not None:
+                try:
+                    self._capture.stop()
+                except BaseException:
+                    self._capture.stop()
+                    raise
+                finally:
+                    self._capture = None
         finally:
             irq, self._irq = self._irq, -1
             if irq >= 0:
@@ -262,6 +274,10 @@ class ModemLines:
             for line in tuple(self._lines.values()):
                 if not line.requested:  # else its free_irq() is still to come
                     self._forget(line)
+
+    def is_mine(self) -> bool:
+        """Whether this very thread requests, waits or ends, below the handler that asks."""
+        return self._setup._is_owned()  # type: ignore[attr-defined, no-any-return]
 
     def _forget(self, line: _Line) -> None:
         del self._lines[line.name], self._by_irq[line.irq]

@@ -44,17 +44,22 @@ class SignalChip(FdIrqChip):
 
     name = "signal"
     signum = signal.SIGURG
+    _wanted = False
+    """Whether there are lines, or will be: _handler() may run between a start and its first line."""
 
     def _start(self) -> None:
+        self._wanted = True  # first: see _handler()
         found = signal.getsignal(self.signum)
         if found == self._handler:
             found = self._found  # the last close was on another thread, and main has not run since
         elif threading.current_thread() is not threading.main_thread():
+            self._wanted = False
             raise UDriverError(
                 "the signal irqchip must get its first port on the main thread, where Python runs "
                 "signal handlers; open it there, or use the select irqchip"
             )
         elif found not in (signal.SIG_DFL, signal.SIG_IGN):
+            self._wanted = False
             raise UDriverError(
                 f"SIGURG already has the handler {found!r}; remove it, or use the select irqchip"
             )
@@ -75,12 +80,14 @@ class SignalChip(FdIrqChip):
         self._end_handling()
 
     def _end_handling(self) -> None:
+        self._wanted = False
         if threading.current_thread() is threading.main_thread():
             self._restore_handler()
         else:
             self._interrupt()  # only the main thread may set a handler: ours does it itself
 
     def _forked(self) -> None:
+        self._wanted = False
         if self._started:
             self._restore_handler()
         super()._forked()
@@ -127,8 +134,11 @@ class SignalChip(FdIrqChip):
 
     def _handler(self, signum: int, frame: object) -> None:
         """One bit for all lines: each finds out for itself, as on a shared line."""
-        if not self._sources and not self._holders:
+        if not self._wanted:
             self._restore_handler()
+            if self._wanted:  # begun meanwhile on another thread, which found the handler there
+                MainTask.irq_signals |= {self.signum}
+                signal.signal(self.signum, self._handler)
         try:
             for source in tuple(self._sources.values()):
                 if not source.masked:

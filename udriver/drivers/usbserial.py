@@ -220,7 +220,8 @@ class UsbSerial:
         """Remove the driver: wake everybody with DeviceGone, end the line, restore the port.
 
         May be repeated. On the main thread Ctrl-C is held until it is done: half a close would
-        leave a thread, a handler or a locked port behind.
+        leave a thread, a handler or a locked port behind. Called by a signal handler on top of a
+        modem line's request, wait or end, it ends with that, and returns before.
         """
         if self._closed:
             return
@@ -238,6 +239,8 @@ class UsbSerial:
                 self._remover.start()
             except RuntimeError:
                 pass  # it was started, and Ctrl-C came before it ran
+        if self.chip.is_mine() or self._modem.is_mine():
+            return  # a handler's, on top of who has what the removal needs: it is done when that is
         wait_for_completion(self._removed)
         self._remover.join()
 
@@ -721,7 +724,11 @@ class UsbSerial:
             if self._gone is None:
                 self._set_interest()
         except BaseException:
-            self._rx_on = False  # perhaps the chip was not told: the next reader tells it
+            try:
+                if self._gone is None:
+                    self._set_interest()  # perhaps the chip was not told
+            except BaseException:  # noqa: BLE001 - the first is raised
+                self._rx_on = False  # the next reader tells it
             raise
 
     def _write_some(self, view: memoryview) -> int:
