@@ -141,6 +141,45 @@ def test_events_that_the_kernel_threw_away_are_made_up_for(
             monitor.stop()
 
 
+def test_after_lost_events_what_is_older_is_left_out_and_who_is_gone_is_parted_with(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The kernel keeps what was queued before it began to throw away."""
+    monkeypatch.setattr(hotplug, "usb_ttys", lambda: [ADAPTER])
+    order: list[Any] = []
+    monitor = Monitor(order.append, order.append)
+    old = SimpleNamespace(action="remove", device_node=ADAPTER.device)
+    queue = iter([OSError(), old, None, None])
+
+    def poll(timeout: float) -> Any:
+        event = next(queue)
+        if isinstance(event, OSError):
+            raise event
+        return event
+
+    monitor._monitor = SimpleNamespace(poll=poll, fileno=monitor._monitor.fileno)
+    monitor._ready([])
+    assert order == [None, ADAPTER]
+    monitor.stop()
+
+
+def test_lost_events_part_with_a_device_that_is_gone_and_no_other(udev: Udev, tty: UsbTty) -> None:
+    old = BarePty()
+    with Follower(replace(tty, device=old.path)) as follower:
+        udev.remove(None)  # type: ignore[arg-type]
+        assert follower.driver(timeout=1)
+        old.unplug()
+        udev.remove(None)  # type: ignore[arg-type]
+        with pytest.raises(Timeout):
+            follower.driver(timeout=0.01)
+
+
+def test_two_threads_close(udev: Udev, tty: UsbTty, other: Any) -> None:
+    for _ in range(20):
+        follower = Follower(tty, irqchip="select")
+        assert [each.end() for each in [other(follower.close) for _ in range(3)]] == [None] * 3
+
+
 def test_what_is_no_serial_port_is_told_to_who_waits(udev: Udev, tty: UsbTty) -> None:
     with Follower(tty) as follower:
         udev.remove(tty.device)

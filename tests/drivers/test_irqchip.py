@@ -14,8 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.drivers.test_usbserial import in_child
 from tests.kernel.signals import handling
 from udriver.drivers import inline_chip
+from udriver.drivers.epoll_thread import EpollThread
 from udriver.drivers.fd_irqchip import IN, OUT, FdIrqChip
 from udriver.drivers.irqchip import IRQCHIPS
 from udriver.errors import UDriverError
@@ -557,6 +559,33 @@ def test_inline_a_follower_that_is_to_lead_and_goes_hands_it_on(
     followers[1].join(20)
     assert [thread.result for thread in (leader, *followers)] == [True] * 3
     assert second.threads == ["wait"]
+
+
+def test_signal_a_start_keeps_the_handler_though_one_of_the_last_end_runs_before_the_first_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """An end on another thread has the main thread put the handler back, which may be late."""
+    chip = IRQCHIPS["signal"]
+    start = EpollThread.start
+
+    def late(thread: EpollThread) -> None:
+        chip._handler(signal.SIGURG, None)  # type: ignore[attr-defined]
+        start(thread)
+
+    monkeypatch.setattr(EpollThread, "start", late)
+    chip.hold(late)
+    assert signal.getsignal(signal.SIGURG) == chip._handler  # type: ignore[attr-defined]
+    chip.drop(late)
+    assert signal.getsignal(signal.SIGURG) == signal.SIG_DFL
+
+
+def test_a_child_that_stops_a_thread_leaves_its_parent_s(other: Any) -> None:
+    thread = EpollThread("parent's", list)
+    thread.start()
+    assert in_child(lambda: str(thread.stop() or "")) == ""
+    thread.thread.join(0.2)  # type: ignore[union-attr]
+    assert thread.thread.is_alive()  # type: ignore[union-attr]
+    thread.stop()
 
 
 def test_inline_a_change_of_leaders_that_was_cut_short_loses_no_wake(

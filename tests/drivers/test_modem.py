@@ -533,6 +533,56 @@ def test_ctrl_c_anywhere_in_a_request_leaves_nothing(lines: FakeLines, device: B
     assert in_child(lambda: first_few(held_after_any_cut(device.path))) == ""
 
 
+def held_after_any_cut_of_a_wait(path: str) -> Iterator[str]:
+    """Where a Ctrl-C in a wait that times out left something of it."""
+    with UsbSerial.open(path, irqchip="select") as driver:
+        for nth in itertools.count(1):
+            try:
+                where = cut(nth, lambda: driver.wait_modem_lines(termios.TIOCM_CTS, timeout=0))
+            except Timeout:
+                break
+            if helpers() or driver.modem._holders or driver.modem._waiters:
+                yield f"place {nth}, in {where}"
+    assert nth > 200
+
+
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
+)
+@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
+@pytest.mark.slow
+def test_ctrl_c_anywhere_in_a_wait_leaves_nothing(lines: FakeLines, device: BarePty) -> None:
+    assert in_child(lambda: first_few(held_after_any_cut_of_a_wait(device.path))) == ""
+
+
+@pytest.mark.parametrize("signal_first", [False, True])
+def test_a_kick_arrives_though_the_signal_irqchip_came_and_went(
+    on_select: UsbSerial, lines: FakeLines, until: Until, *, signal_first: bool
+) -> None:
+    """Both use SIGURG, and the irqchip puts the default back, which ends no ioctl."""
+    with BarePty() as second:
+        with UsbSerial.open(second.path, irqchip="signal"):
+            if signal_first:
+                handler = Handler(on_select, "cts")
+        if not signal_first:
+            handler = Handler(on_select, "cts")
+            UsbSerial.open(second.path, irqchip="signal").close()
+        until(lambda: lines.entries, "it waits")
+        handler.free()
+    assert helpers() == set()
+
+
+def test_a_close_on_top_of_who_has_the_lines_ends_with_that(
+    on_select: UsbSerial, until: Until
+) -> None:
+    """As a signal handler's is, in the middle of a request: to wait for the end would be for ever."""
+    with on_select.modem._setup:
+        on_select.close()
+        with pytest.raises(DeviceGone):
+            on_select.read(1)
+    until(lambda: on_select._closed, "the end")
+
+
 def test_stop_ends_if_ctrl_c_came_between_the_kick_s_handler_and_its_flag(
     device: BarePty, lines: FakeLines, until: Until, other: Any
 ) -> None:
@@ -586,9 +636,30 @@ def test_stop_ends_whatever_became_of_the_second_look(
     both = capture.Capture(port, list, list, list, int)
     until(lambda: reported, "the second thread has failed")
     assert other(both.stop).end() is None
-    assert reported == [MemoryError]
+    assert set(reported) == {MemoryError}
     assert helpers() == set()
     port.close()
+
+
+def test_edges_go_on_when_a_second_look_has_failed(
+    on_select: UsbSerial, lines: FakeLines, monkeypatch: pytest.MonkeyPatch, until: Until
+) -> None:
+    reported: list[type[BaseException]] = []
+    monkeypatch.setattr(threading, "excepthook", lambda args: reported.append(args.exc_type))
+    handler = Handler(on_select, "cts")
+
+    def no_memory(tid: int, fd: int) -> bool:
+        raise MemoryError
+
+    with monkeypatch.context() as short:
+        short.setattr(capture, "is_inside", no_memory)
+        lines.set(cts=True)
+        until(lambda: reported, "the second thread has failed")
+    until(lambda: on_select.modem.edges["cts"] == 1, "the first")
+    lines.set(cts=False)
+    until(lambda: handler.kinds == ["rising", "falling"], "both")
+    handler.free()
+    assert helpers() == set()
 
 
 @pytest.mark.parametrize("line", LINES)
