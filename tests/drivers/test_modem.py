@@ -653,9 +653,10 @@ def test_edges_go_on_when_a_second_look_has_failed(
 
     with monkeypatch.context() as short:
         short.setattr(capture, "is_inside", no_memory)
+        lines.before_entry.append(lambda: lines.set(dcd=True))
         lines.set(cts=True)
         until(lambda: reported, "the second thread has failed")
-    until(lambda: on_select.modem.edges["cts"] == 1, "the first")
+    until(lambda: on_select.modem.edges["dcd"] == 1, "the edge that only the second look sees")
     lines.set(cts=False)
     until(lambda: handler.kinds == ["rising", "falling"], "both")
     handler.free()

@@ -184,6 +184,7 @@ class Capture:
             args = (type(error), error, error.__traceback__, threading.current_thread())
             threading.excepthook(threading.ExceptHookArgs(args))
             time.sleep(BLIND_WINDOW)
+            self.watch()  # the look that it did not come to is still to be made
 
     def _look_behind(self) -> None:
         blind = False
