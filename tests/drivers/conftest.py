@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 import tty
@@ -20,6 +21,19 @@ from udriver.kernel.completion import Completion
 from udriver.kernel.context import hardirq_exit, hardirq_name
 
 WATCHDOG_S = 20.0  # reached only by a bug
+
+
+traces_opcodes = pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
+)
+
+
+def cuts_at_each_place(test: Callable[..., None]) -> Callable[..., None]:
+    """Mark a sweep of Ctrl-C over every place of the driver: slow, on 3.11, and not of the checker."""
+    unchecked = pytest.mark.udriver_unchecked(
+        "cuts at each place of the driver, not of the checker"
+    )
+    return traces_opcodes(unchecked(pytest.mark.slow(test)))
 
 
 def wait_until(condition: Callable[[], object], what: str) -> None:

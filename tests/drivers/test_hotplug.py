@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.conftest import BarePty
+from tests.drivers.conftest import BarePty, cuts_at_each_place
 from tests.drivers.test_open_fails import CHIPS, CtrlCInOpen, held, left
 from tests.drivers.test_usbserial import first_few, in_child
 from udriver import Timeout, UsbSerial
@@ -258,11 +258,7 @@ def left_by_any_cut(tty: UsbTty, irq: str, of_close: bool) -> Iterator[str]:
     assert nth > 30
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
-)
-@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
-@pytest.mark.slow
+@cuts_at_each_place
 @pytest.mark.parametrize("of_close", [False, True], ids=["open", "close"])
 @pytest.mark.parametrize("irq", CHIPS)
 def test_ctrl_c_anywhere_in_a_follower_leaves_nothing(

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.conftest import BarePty, Other, wait_until
+from tests.drivers.conftest import BarePty, Other, cuts_at_each_place, wait_until
 from tests.drivers.test_usbserial import CtrlC, first_few, in_child
 from udriver import UsbSerial
 from udriver.errors import DeviceGone
@@ -105,11 +105,7 @@ def asleep_after_any_cut(
     assert nth > 10
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
-)
-@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
-@pytest.mark.slow
+@cuts_at_each_place
 @pytest.mark.parametrize("event", [bytes_come, it_goes])
 @pytest.mark.parametrize(
     ("kind", "first", "entry"),

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from tests.drivers.conftest import traces_opcodes
 from udriver.drivers.irqchip import IRQCHIPS
 from udriver.drivers.line_errors import LineError
 from udriver.drivers.port import Icount, Port
@@ -309,9 +310,7 @@ class CutAt:
         return self
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
-)
+@traces_opcodes
 @pytest.mark.parametrize(
     ("line_errors", "on_full"), [(True, "throttle"), (True, "drop"), (False, "throttle")]
 )

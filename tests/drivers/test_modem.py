@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.conftest import BarePty, open_files
+from tests.drivers.conftest import BarePty, cuts_at_each_place, open_files
 from tests.drivers.fake_lines import FakeLines
 from tests.drivers.test_usbserial import cut, first_few, in_child
 from udriver.drivers import capture, miwait, modem
@@ -524,11 +524,7 @@ def held_after_any_cut(path: str) -> Iterator[str]:
     assert nth > 100
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
-)
-@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
-@pytest.mark.slow
+@cuts_at_each_place
 def test_ctrl_c_anywhere_in_a_request_leaves_nothing(lines: FakeLines, device: BarePty) -> None:
     assert in_child(lambda: first_few(held_after_any_cut(device.path))) == ""
 
@@ -546,11 +542,7 @@ def held_after_any_cut_of_a_wait(path: str) -> Iterator[str]:
     assert nth > 200
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
-)
-@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
-@pytest.mark.slow
+@cuts_at_each_place
 def test_ctrl_c_anywhere_in_a_wait_leaves_nothing(lines: FakeLines, device: BarePty) -> None:
     assert in_child(lambda: first_few(held_after_any_cut_of_a_wait(device.path))) == ""
 

@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.conftest import BarePty, open_files
+from tests.drivers.conftest import BarePty, cuts_at_each_place, open_files
 from tests.drivers.test_usbserial import CtrlC, first_few, in_child
 from udriver import UsbSerial
 from udriver.drivers import realtime
@@ -35,7 +35,7 @@ from udriver_hw.loopback import Loopback
 
 CHIPS = ["signal", "select", "inline"]
 TRACED = (
-    "/usbserial.py", "/hotplug.py", "irqchip.py", "_chip.py", "/epoll_thread.py", "/realtime.py", "/udriver/kernel/"
+    "/usbserial.py", "/hotplug.py", "irqchip.py", "_chip.py", "/epoll_thread.py", "/fds.py", "/realtime.py", "/udriver/kernel/"
 )  # fmt: skip
 WHOLE = Recipe(priority=None)  # who may not have SCHED_FIFO sees the same places
 
@@ -105,11 +105,7 @@ def left_by_any_cut(path: str, irq: str) -> Iterator[str]:
     assert nth > 100
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
-)
-@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
-@pytest.mark.slow
+@cuts_at_each_place
 @pytest.mark.parametrize("irq", CHIPS)
 def test_ctrl_c_anywhere_in_open_leaves_nothing(irq: str) -> None:
     with Loopback() as device:
@@ -180,11 +176,7 @@ def spoilt_by_any_cut(path: str, irq: str, way: Callable[[FdIrqChip], Calls]) ->
     assert nth > 5
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
-)
-@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
-@pytest.mark.slow
+@cuts_at_each_place
 @pytest.mark.parametrize("way", [hold, drop, detach])
 @pytest.mark.parametrize("irq", CHIPS)
 def test_ctrl_c_anywhere_in_what_starts_or_ends_a_chip_spoils_nothing(

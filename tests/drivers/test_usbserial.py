@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from tests.drivers.conftest import BarePty
+from tests.drivers.conftest import BarePty, cuts_at_each_place, traces_opcodes
 from tests.rungs import Quirk, without
 from udriver import UsbSerial
 from udriver.drivers import usbserial
@@ -828,11 +828,7 @@ def usable_after_any_cut(path: str, irq: str) -> Iterator[str]:
     assert nth > 30
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
-)
-@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
-@pytest.mark.slow
+@cuts_at_each_place
 def test_ctrl_c_anywhere_leaves_the_driver_usable(udriver_device: Any, udriver_irq: str) -> None:
     assert in_child(lambda: first_few(usable_after_any_cut(udriver_device.path, udriver_irq))) == ""
 
@@ -879,12 +875,8 @@ def lost_in_any_cut(device: Any, irq: str, name: str) -> Iterator[str]:
     assert nth > 20
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
-)
-@pytest.mark.udriver_unchecked("cuts at each place of the driver, not of the checker")
+@cuts_at_each_place
 @pytest.mark.parametrize("name", READS)
-@pytest.mark.slow
 def test_ctrl_c_anywhere_in_a_read_loses_nothing(bare: Any, udriver_irq: str, name: str) -> None:
     assert in_child(lambda: first_few(lost_in_any_cut(bare, udriver_irq, name))) == ""
 
@@ -937,9 +929,7 @@ def restored_after_any_cut(path: str) -> Iterator[str]:
     assert nth > 30
 
 
-@pytest.mark.skipif(
-    sys.version_info >= (3, 12), reason="settrace gives opcodes from a second call on only: 3.11"
-)
+@traces_opcodes
 @pytest.mark.slow
 def test_ctrl_c_anywhere_in_open_leaves_the_settings(udriver_device: Any) -> None:
     assert in_child(lambda: first_few(restored_after_any_cut(udriver_device.path))) == ""
