@@ -26,9 +26,9 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from operator import call
 
 from udriver.drivers.edges import LINES, Counts, LineEdges, Lines
+from udriver.drivers.fds import close_once
 from udriver.drivers.miwait import is_inside, kick_signal, longest_wake, miwait
 from udriver.drivers.port import Port
 from udriver.kernel.completion import Completion, complete_all, wait_for_completion
@@ -109,7 +109,7 @@ class Capture:
             if self._second.ident is not None:
                 wait_for_completion(self._stopped)
                 self._second.join()
-            any(map(os.close, map(call, (self._fds.pop,))))  # forget and close in one C call
+            close_once(self._fds)
 
     def watch(self) -> None:
         """What ``watched()`` gives has grown."""

@@ -12,7 +12,8 @@ import os
 import select
 import threading
 from collections.abc import Callable
-from operator import call
+
+from udriver.drivers.fds import close_once
 
 __all__ = ["EpollThread"]
 
@@ -48,17 +49,15 @@ class EpollThread:
     def stop(self) -> None:
         """End it and close its fds. May be repeated."""
         if self._runs and self.thread is not None:
-            if (
-                self._stop_fds and self._pid == os.getpid()
-            ):  # a child's would end its parent's thread
+            # in a child the eventfd is its parent's, too, whose thread it would end
+            if self._stop_fds and self._pid == os.getpid():
                 os.eventfd_write(self._stop_fds[0], 1)
             if threading.current_thread() is not self.thread:
                 self.thread.join()
         elif self._gate.locked():
             self._gate.release()
         self.epoll.close()
-        if self._stop_fds:
-            any(map(os.close, map(call, (self._stop_fds.pop,))))  # forget and close in one C call
+        close_once(self._stop_fds)
 
     def _run(self) -> None:
         self._gate.acquire()

@@ -24,7 +24,8 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
-from operator import call
+
+from udriver.drivers.fds import close_once
 
 __all__ = ["Realtime", "Recipe", "Step"]
 
@@ -198,16 +199,11 @@ def _affinity(cpu: int, tid: int, undo: list[Undo]) -> str:
 
 def _dma_latency(microseconds: int, tid: int, undo: list[Undo]) -> str:
     fds: list[int] = []
-    undo.append(partial(_close, fds))
+    undo.append(partial(close_once, fds))
     # open and remember in one C call: a signal handler may raise between any two
     fds.extend(map(os.open, (DMA_LATENCY,), (os.O_WRONLY | os.O_CLOEXEC,)))
     os.write(fds[0], struct.pack("i", microseconds))
     return f"{microseconds} us"
-
-
-def _close(fds: list[int]) -> None:
-    if fds:
-        any(map(os.close, map(call, (fds.pop,))))  # forget and close in one C call
 
 
 @functools.cache

@@ -93,9 +93,8 @@ class SignalChip(FdIrqChip):
         super()._forked()
 
     def _restore_handler(self) -> None:
-        signal.signal(
-            self.signum, signal.SIG_IGN
-        )  # drops one on its way, which the default kills by
+        # first: drops one on its way, which the default kills by
+        signal.signal(self.signum, signal.SIG_IGN)
         signal.signal(self.signum, self._found)
         MainTask.irq_signals -= {self.signum}
 
